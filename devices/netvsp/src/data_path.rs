@@ -310,7 +310,10 @@ impl DataPath {
         if self.config.channels > 1
             && let Some(inbox) = self.inbox()
         {
-            let is_starved = self.receiver.as_ref().is_some_and(|one| !one.has_space());
+            let is_starved = {
+                let receiver = self.receiver.as_ref();
+                receiver.is_some_and(|one| !one.has_space(&self.config))
+            };
             let sleep = if !self.transmitter.is_free() {
                 Sleep::Reception
             } else if is_starved || self.is_draining {
@@ -330,7 +333,7 @@ impl DataPath {
     fn can_receive(&self) -> bool {
         !self.is_draining
             && self.config.receive_settings().is_some()
-            && self.receiver.as_ref().is_some_and(Receiver::has_space)
+            && self.receiver.as_ref().is_some_and(|one| one.has_space(&self.config))
     }
 
     fn receive(&mut self, outbox: &mut Outbox) -> Completed {

@@ -175,7 +175,7 @@ impl PrimaryHandler {
         let link_changes = card.link.changes();
         let properties = card.properties.clone();
         let control = Control::new(properties, card.properties.address);
-        let session = Session::new(card.properties.max_channels - 1);
+        let session = card.coalescing(Session::new(card.properties.max_channels - 1));
         let backend_limit = card.backend_limit();
         let control = ControlPlane::new(control, data.group().headers().clone());
         Self {

@@ -17,7 +17,7 @@ use crate::counters::{ChannelCounters, SharedStatistics};
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
 use crate::packet::NetPacket;
-use crate::protocol::limits::{FRAME_OFFSET, VLAN_TAG};
+use crate::protocol::limits::{FRAME_OFFSET, MAX_COALESCED_FRAME, VLAN_TAG};
 use crate::protocol::nvsp::NvspVersion;
 use crate::protocol::oid::Settings;
 use crate::protocol::sub_allocations::{Owner, Share, SubAllocation, TransactionId};
@@ -28,9 +28,6 @@ const MAX_FRAMES: usize = 64;
 
 /// Most frames in one packet. Guests accept 375, and smaller packets reach them earlier.
 pub(crate) const MAX_PACKET_FRAMES: usize = 64;
-
-/// Longest coalesced frame: the largest IP packet, and an Ethernet header with a tag.
-const MAX_COALESCED: u32 = 65_535 + 18;
 
 /// Frames are received four bytes before their usual place, so that one with a tag still fits: it
 /// begins there once its tag is removed.
@@ -128,10 +125,10 @@ impl Receiver {
         &self.buffer
     }
 
-    /// Returns true if a frame can be received.
+    /// Returns true if a frame of any length can be received. One that does not fit would be lost.
     #[inline]
-    pub(crate) fn has_space(&self) -> bool {
-        self.share.available() != 0
+    pub(crate) fn has_space(&self, config: &Config) -> bool {
+        self.share.available() as usize >= self.sub_allocations_of_frame(config)
     }
 
     /// Returns the use of the sub-allocations, and the drops since the call before.
@@ -192,7 +189,8 @@ impl Receiver {
                 let Some(free) = self.share.reserve() else { break };
                 self.space.push(free);
             }
-            if self.space.is_empty() || !self.receive_one(&buffer, queue, around, outbox) {
+            // Without space for the longest frame, all stay with the backend.
+            if self.space.len() < wanted || !self.receive_one(&buffer, queue, around, outbox) {
                 break;
             }
             taken += 1;
@@ -212,13 +210,15 @@ impl Receiver {
         }
     }
 
-    /// Returns the number of sub-allocations that the longest frame takes.
+    /// Returns the number of sub-allocations that the longest frame takes: at most those that the
+    /// channel may use, and one at least.
     fn sub_allocations_of_frame(&self, config: &Config) -> usize {
         if !config.coalesces {
             return 1;
         }
         let each = self.buffer.geometry.usable() - FRAME_OFFSET;
-        (MAX_COALESCED.div_ceil(each.max(1)) as usize).clamp(1, config.max_ranges)
+        let most = self.destinations.len().min(config.max_ranges).max(1);
+        (MAX_COALESCED_FRAME.div_ceil(each.max(1)) as usize).min(most)
     }
 
     /// Receives one frame to the reserved space. Returns false if the backend has none.
@@ -281,7 +281,9 @@ impl Receiver {
         let limit = self.destinations.len() / self.targets.len().max(1);
         let batched = target.batch.len();
         let in_use = target.outstanding as usize + batched;
-        if around.group.has_one_reader() && in_use + self.fragments.len() > limit.max(1) {
+        // A channel that has nothing may have one frame, however small its part is.
+        let exceeds = in_use != 0 && in_use + self.fragments.len() > limit;
+        if around.group.has_one_reader() && exceeds {
             self.starved = self.starved.wrapping_add(1);
             return self.fragments.clear();
         }

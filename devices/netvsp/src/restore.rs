@@ -96,6 +96,7 @@ impl Card {
         }
         let session =
             Session::restore(&saved.session, most - 1).map_err(|error| of_another(&error))?;
+        let session = self.coalescing(session);
         let control = Control::restore(&saved.control, self.properties.clone(), saved.channels)
             .map_err(|error| of_another(&error))?;
         let receive_buffer = match session.receive_buffer() {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use synthvm_net::Backend;
+use synthvm_net::{Backend, Offloads};
 use vmbus_device::Workers;
 use vmbus_host::{Offer, OpenError};
 
@@ -10,6 +10,7 @@ use crate::counters::SharedCounters;
 use crate::group::ChannelGroup;
 use crate::link::{CardLink, Clock, LinkMonitor};
 use crate::protocol::limits::ETHERNET_HEADER;
+use crate::protocol::nvsp::Session;
 use crate::protocol::oid::{CardProperties, Link, Statistics};
 use crate::saved::SavedState;
 
@@ -36,6 +37,15 @@ impl Card {
     /// Returns the longest frame that the backend takes, in bytes with the Ethernet header.
     pub(crate) fn backend_limit(&self) -> u32 {
         self.backend.mtu_limit().saturating_add(ETHERNET_HEADER)
+    }
+
+    /// Lets `session` send coalesced frames if the backend has them.
+    pub(crate) fn coalescing(&self, session: Session) -> Session {
+        if self.backend.offloads().contains(Offloads::COALESCED_RECEIVE) {
+            session.with_coalescing()
+        } else {
+            session
+        }
     }
 
     /// Returns the counters of channel `index`, which the card has.

@@ -38,6 +38,17 @@ pub const SHORT_HEADER_COPY: u32 = 112;
 /// is in front of it.
 pub const FRAME_OFFSET: u32 = 256;
 
+/// Longest coalesced frame, in bytes: the largest IP packet and a tagged header.
+pub const MAX_COALESCED_FRAME: u32 = 65_535 + ETHERNET_HEADER + VLAN_TAG;
+
+/// Most sub-allocations of a coalesced frame: each is an RNDIS message of its own, with which a
+/// guest spends as much time as with a frame.
+pub const COALESCED_PARTS: u32 = 8;
+
+/// Fewest sub-allocations of a receive buffer that is divided for coalesced frames: a batch of
+/// frames and the longest coalesced one for each of 7 channels.
+pub const MIN_COALESCED_SUB_ALLOCATIONS: u32 = 512;
+
 /// Bytes at the end of each sub-allocation that hold no data: newer Windows guests overwrite them.
 pub const SUB_ALLOCATION_TRAILER: u32 = 36;
 

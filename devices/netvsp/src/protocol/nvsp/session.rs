@@ -23,11 +23,15 @@ use buffer::Buffer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     max_subchannels: u16,
+    /// The host may send coalesced frames.
+    may_coalesce: bool,
     version: Option<NvspVersion>,
     max_frame: Option<u32>,
     capabilities: Capabilities,
     ndis_version: Option<NdisVersion>,
     receive_buffer: Buffer<Geometry>,
+    /// The receive buffer is divided for coalesced frames.
+    is_for_coalesced: bool,
     send_buffer: Buffer<SendBuffer>,
     subchannels: Option<u16>,
 }
@@ -38,14 +42,24 @@ impl Session {
     pub fn new(max_subchannels: u16) -> Self {
         Self {
             max_subchannels: max_subchannels.min(MAX_CHANNELS - 1),
+            may_coalesce: false,
             version: None,
             max_frame: None,
             capabilities: Capabilities::default(),
             ndis_version: None,
             receive_buffer: Buffer::Absent,
+            is_for_coalesced: false,
             send_buffer: Buffer::Absent,
             subchannels: None,
         }
+    }
+
+    /// Lets the host send coalesced frames: it divides the receive buffer for them if the guest
+    /// accepts them.
+    #[must_use]
+    pub fn with_coalescing(mut self) -> Self {
+        self.may_coalesce = true;
+        self
     }
 
     /// Judges the payload of one packet of the primary channel. `wants_completion`: the packet
@@ -88,7 +102,10 @@ impl Session {
         gpadl: Option<Gpadl>,
     ) -> (HostMessage, Option<Geometry>) {
         let max_frame = self.max_frame();
-        let new = |length| Geometry::new(length, max_frame);
+        let coalesces = self.capabilities.contains(Capabilities::RECEIVE_COALESCING);
+        self.is_for_coalesced = self.may_coalesce && coalesces;
+        let is_for_coalesced = self.is_for_coalesced;
+        let new = |length| geometry(length, max_frame, is_for_coalesced);
         let geometry = self.receive_buffer.complete(gpadl, new);
         (HostMessage::receive_buffer(self.version_or_oldest(), geometry), geometry)
     }
@@ -246,6 +263,15 @@ impl Session {
 
     fn version_or_oldest(&self) -> NvspVersion {
         self.version.unwrap_or(NvspVersion::V1)
+    }
+}
+
+/// Divides a receive buffer of `length` bytes. `None`: it is too small.
+fn geometry(length: u32, max_frame: u32, is_for_coalesced: bool) -> Option<Geometry> {
+    if is_for_coalesced {
+        Geometry::for_coalesced(length, max_frame)
+    } else {
+        Geometry::new(length, max_frame)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Size and number of the sub-allocations of a receive buffer.
 
-use super::super::limits::{FRAME_OFFSET, MAX_SUB_ALLOCATIONS, SUB_ALLOCATION_TRAILER};
+use super::super::limits::{
+    COALESCED_PARTS, FRAME_OFFSET, MAX_COALESCED_FRAME, MAX_SUB_ALLOCATIONS,
+    MIN_COALESCED_SUB_ALLOCATIONS, SUB_ALLOCATION_TRAILER,
+};
 
 /// Geometry of a receive buffer, as RECV_BUF_COMPLETE reports it to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,16 @@ impl Geometry {
             .checked_next_multiple_of(8)?;
         let count = (length / size).min(MAX_SUB_ALLOCATIONS);
         (count > 0).then_some(Self { size, count })
+    }
+
+    /// Divides a buffer of `length` bytes as [`Geometry::new`] does, but for coalesced frames too:
+    /// the longest one takes [`COALESCED_PARTS`] sub-allocations. A buffer that would have fewer
+    /// than [`MIN_COALESCED_SUB_ALLOCATIONS`] is divided for `max_frame` alone.
+    pub fn for_coalesced(length: u32, max_frame: u32) -> Option<Self> {
+        let part = MAX_COALESCED_FRAME.div_ceil(COALESCED_PARTS);
+        Self::new(length, max_frame.max(part))
+            .filter(|geometry| geometry.count >= MIN_COALESCED_SUB_ALLOCATIONS)
+            .or_else(|| Self::new(length, max_frame))
     }
 
     /// Returns the bytes of one sub-allocation, a multiple of 8.

@@ -36,6 +36,28 @@ fn test_geometry_of_common_buffers_fits_and_is_aligned() {
     assert_eq!(Geometry::new(16 << 20, 1514).unwrap().size(), 1808);
 }
 
+#[test]
+fn test_geometry_for_coalesced_frames_holds_the_longest_in_8_parts() {
+    for (length, max_frame) in [(16 << 20, 1514), (31 << 20, 9216), (u32::MAX, 1514)] {
+        let geometry = Geometry::for_coalesced(length, max_frame).unwrap();
+        assert_eq!(geometry.size() % 8, 0);
+        assert!((geometry.usable() - 256) * 8 >= 65_553);
+        assert!(geometry.usable() >= 256 + max_frame);
+        assert!(geometry.count() >= 512 && geometry.end() <= length);
+    }
+    // Far below 64 KiB: Linux allocates as much for each of 64 channels.
+    assert_eq!(Geometry::for_coalesced(16 << 20, 1514).unwrap().size(), 8488);
+}
+
+#[test]
+fn test_geometry_for_coalesced_frames_of_a_small_buffer_is_that_of_whole_frames() {
+    let least = 512 * 8488;
+    assert_eq!(Geometry::for_coalesced(least, 1514).unwrap().count(), 512);
+    for length in [least - 1, 1 << 20, 1808, 1807, 0] {
+        assert_eq!(Geometry::for_coalesced(length, 1514), Geometry::new(length, 1514));
+    }
+}
+
 /// Checklist 5.
 #[test]
 fn test_geometry_of_too_small_buffer_is_none() {

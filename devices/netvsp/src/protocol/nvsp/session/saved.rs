@@ -2,12 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::super::sub_allocations::Geometry;
 use super::super::negotiated::{Capabilities, NdisVersion, max_frame};
 use super::super::send_buffer::SendBuffer;
 use super::super::version::NvspVersion;
-use super::Session;
 use super::buffer::Buffer;
+use super::{Session, geometry};
 
 /// A session as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +21,9 @@ pub struct SavedSession {
     pub ndis_version: Option<(u32, u32)>,
     /// The receive buffer.
     pub receive_buffer: SavedBuffer,
+    /// The receive buffer is divided for coalesced frames.
+    #[serde(default)]
+    pub is_for_coalesced: bool,
     /// The send buffer.
     pub send_buffer: SavedBuffer,
     /// Subchannels that were granted.
@@ -63,6 +65,7 @@ impl Session {
             capabilities: self.capabilities.0,
             ndis_version: self.ndis_version.map(|version| (version.major, version.minor)),
             receive_buffer: save_buffer(&self.receive_buffer),
+            is_for_coalesced: self.is_for_coalesced,
             send_buffer: save_buffer(&self.send_buffer),
             subchannels: self.subchannels,
         }
@@ -91,8 +94,13 @@ impl Session {
         session.ndis_version =
             saved.ndis_version.map(|(major, minor)| NdisVersion { major, minor });
         let frame = session.max_frame();
-        let geometry = |length| Geometry::new(length, frame);
-        session.receive_buffer = restore_buffer(saved.receive_buffer, geometry)
+        session.is_for_coalesced = saved.is_for_coalesced;
+        let coalesces = session.capabilities.contains(Capabilities::RECEIVE_COALESCING);
+        if saved.is_for_coalesced && !coalesces {
+            return Err(InvalidSession("division of the receive buffer"));
+        }
+        let divided = |length| geometry(length, frame, saved.is_for_coalesced);
+        session.receive_buffer = restore_buffer(saved.receive_buffer, divided)
             .filter(|buffer| {
                 let is_configured = !version.has_ndis_config() || saved.max_frame.is_some();
                 is_configured || matches!(buffer, Buffer::Absent)
