@@ -196,6 +196,22 @@ impl ReadBatch<'_> {
         self.available
     }
 
+    /// Returns the position behind the packets taken so far, for [`ReadBatch::commit_at`].
+    #[inline]
+    #[must_use]
+    pub fn position(&self) -> BatchPosition {
+        BatchPosition(self.at)
+    }
+
+    /// Consumes the packets before `position` only, which this batch has returned. Returns true
+    /// when the peer waits for the space and must be signalled.
+    #[inline]
+    #[must_use = "a peer that waits for space must be signalled"]
+    pub fn commit_at(mut self, position: BatchPosition) -> bool {
+        self.at = position.0;
+        self.commit()
+    }
+
     /// Consumes the packets taken so far. Returns true when the peer waits for the space and must
     /// be signalled.
     #[inline]
@@ -207,6 +223,10 @@ impl ReadBatch<'_> {
         self.ring.publish(self.at)
     }
 }
+
+/// A position between two packets of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPosition(Offset);
 
 #[inline]
 pub(crate) fn check_write(memory: &RingMemory, value: u32) -> Result<Offset, RingError> {

@@ -37,7 +37,7 @@ mod wire;
 
 pub use error::{MapError, PacketError, RingError, WriteError};
 pub use external::{GpaRange, TransferRange, gpa_direct_header, transfer_pages_header};
-pub use incoming::{Incoming, ReadBatch};
+pub use incoming::{BatchPosition, Incoming, ReadBatch};
 #[cfg(feature = "std")]
 pub use memory::PlainMemory;
 pub use memory::{Mode, RingMemory};

@@ -14,6 +14,9 @@ use crate::memory::{RingMemory, copy_to_shared};
 use crate::offset::Offset;
 use crate::wire::{DESCRIPTOR_BYTES, Descriptor, PacketKind, TRAILER_BYTES, trailer};
 
+#[cfg(feature = "std")]
+mod in_place;
+
 /// The producer of a ring: on a host the host-to-guest ring, on a guest the other one.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -280,6 +283,17 @@ impl WriteBatch<'_> {
         self.ring.sample_read()?;
         self.free = self.ring.memory.size().free(self.ring.read, self.at);
         Ok(self.free > total)
+    }
+
+    /// Returns the bytes that are free behind the batch's packets, from the peer's present index. A
+    /// packet needs more than its own total.
+    ///
+    /// # Errors
+    /// [`RingError`]: the ring is stopped.
+    pub fn free(&mut self) -> Result<u32, RingError> {
+        // A packet of no size needs the index only.
+        self.has_room(0)?;
+        Ok(self.free)
     }
 
     /// Makes the packets visible. Returns true when the peer may sleep and must be signalled.
