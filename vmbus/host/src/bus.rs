@@ -41,8 +41,8 @@ use self::lock::lock;
 use self::opens::{DeviceSlot, Opens};
 use self::pump::{Pump, Visit};
 use self::state::{BusLink, Inner, State};
-use crate::core::{ChannelKey, Core, OfferError};
-use crate::device::Device;
+use crate::core::{ChannelKey, ConnectRequest, Core, OfferError};
+use crate::device::{ConnectHandler, Device};
 use crate::inspect::BusReport;
 use crate::synic::Synic;
 use crate::trace::BusTrace;
@@ -88,6 +88,7 @@ impl VmBus {
                 reset_done: Condvar::new(),
                 link,
                 trace: OnceLock::new(),
+                connects: OnceLock::new(),
                 ignored: LogRateLimiter::default(),
                 failed_opens: LogRateLimiter::default(),
                 failed_doorbells: LogRateLimiter::default(),
@@ -100,6 +101,21 @@ impl VmBus {
     /// from here on. A bus has one trace: returns false if it has one already.
     pub fn set_trace(&self, trace: Arc<dyn BusTrace>) -> bool {
         self.inner.trace.set(trace).is_ok()
+    }
+
+    /// Passes the guest's requests for socket connections to `handler` from here on. A bus has one
+    /// handler: returns false if it has one already. Without one, requests are refused.
+    pub fn set_connect_handler(&self, handler: Arc<dyn ConnectHandler>) -> bool {
+        let is_first = self.inner.connects.set(handler).is_ok();
+        self.inner.visit().core.accept_connects();
+        is_first
+    }
+
+    /// Tells the guest that a connection is refused which [`ConnectHandler::connect`] had taken.
+    pub fn refuse_connect(&self, request: ConnectRequest) {
+        let mut state = self.inner.visit();
+        state.core.refuse_connect(request);
+        self.inner.act(&mut state);
     }
 
     /// Handles HvPostMessage by the guest, after its input was checked. `payload` is a private copy

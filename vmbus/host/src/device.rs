@@ -9,7 +9,7 @@ use vmbus_protocol::offer::{NO_INTERRUPT_VP, VMBUS_SINT};
 use vmbus_ring::{Incoming, Outgoing, RingWatch};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::core::{ChannelKey, Offer};
+use crate::core::{ChannelKey, ConnectRequest, Offer};
 use crate::synic::{Signal, Synic};
 use crate::trace::{BusTrace, ChannelTrace};
 use crate::worker::WorkerCounters;
@@ -81,6 +81,17 @@ pub trait Device: Send {
         let _ = (channel, state);
         Err(OpenError("this device does not go on after a restore".to_owned()))
     }
+}
+
+/// Takes the guest's requests for socket connections (hvsock-vpci A3).
+pub trait ConnectHandler: Send + Sync {
+    /// Takes a request. The handler later offers a channel for it ([`Offer::is_socket`]) with
+    /// [`VmBus::offer`](crate::VmBus::offer), or calls
+    /// [`VmBus::refuse_connect`](crate::VmBus::refuse_connect). Returns false to refuse it
+    /// immediately.
+    ///
+    /// Called with a lock of the bus held: the handler must only queue the request.
+    fn connect(&self, request: ConnectRequest) -> bool;
 }
 
 /// An open channel of a device: rings, doorbell, interrupt.

@@ -21,8 +21,8 @@ pub mod trace;
 pub mod worker;
 
 pub use bus::VmBus;
-pub use core::{Offer, OfferError, saved};
-pub use device::{Channel, ChannelHandle, Device, OpenError};
+pub use core::{ChannelKey, ConnectRequest, Offer, OfferError, saved};
+pub use device::{Channel, ChannelHandle, ConnectHandler, Device, OpenError};
 pub use inspect::{BusReport, OpenReport};
 pub use saved::{RestoreError, SaveError, SavedBus};
 pub use synic::{QueuedMessage, Signal, Synic};

@@ -73,6 +73,12 @@ impl Inner {
                     ring(doorbell);
                 }
             }
+            Action::Connect(request) => {
+                let taken = self.connects.get().is_some_and(|handler| handler.connect(request));
+                if !taken {
+                    state.core.refuse_connect(request);
+                }
+            }
             Action::Removed { key } => {
                 if let Some(device) = state.devices.remove(&key) {
                     self.pump.add_job(Job::Drop(device));

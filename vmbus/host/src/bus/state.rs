@@ -13,7 +13,7 @@ use super::doorbells::Doorbells;
 use super::opens::{DeviceSlot, Opening, Opens, Request};
 use super::pump::Pump;
 use crate::core::{Action, ChannelKey, Core};
-use crate::device::{ChannelBus, ChannelShared};
+use crate::device::{ChannelBus, ChannelShared, ConnectHandler};
 use crate::synic::{QueuedMessage, Synic};
 use crate::trace::BusTrace;
 
@@ -34,6 +34,8 @@ pub(super) struct Inner {
     pub(super) link: Arc<BusLink>,
     /// The receiver of the traffic. Empty: none.
     pub(super) trace: OnceLock<Arc<dyn BusTrace>>,
+    /// The receiver of the guest's requests for socket connections. Empty: they are refused.
+    pub(super) connects: OnceLock<Arc<dyn ConnectHandler>>,
     pub(super) ignored: LogRateLimiter,
     pub(super) failed_opens: LogRateLimiter,
     pub(super) failed_doorbells: LogRateLimiter,

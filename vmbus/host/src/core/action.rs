@@ -4,6 +4,7 @@ use vmbus_gpadl::GpadlView;
 use vmbus_protocol::MessageBuffer;
 
 use super::channel::ChannelKey;
+use super::sockets::ConnectRequest;
 
 /// An action for the shell. Actions are carried out in order.
 #[derive(Debug)]
@@ -72,6 +73,9 @@ pub enum Action {
         /// The channel.
         key: ChannelKey,
     },
+    /// The guest asks for a connection to a service. The shell offers a channel for it, or calls
+    /// `Core::refuse_connect`.
+    Connect(ConnectRequest),
     /// The channel no longer exists.
     Removed {
         /// The channel.

@@ -60,6 +60,10 @@ impl Core {
         self.connection.begin_reset(then);
         self.gpadls.forget_all();
         for key in self.channels.keys() {
+            // A socket connection ends with the guest that has it.
+            if let Some(channel) = self.channels.get_mut(key) {
+                channel.remove |= channel.offer.is_socket();
+            }
             self.let_go(key, AfterClose::Reset);
         }
         self.try_finish_reset();

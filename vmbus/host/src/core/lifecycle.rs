@@ -3,7 +3,7 @@
 use vmbus_protocol::message::{ChannelOnly, MessageType};
 use vmbus_protocol::message::{
     CloseReservedChannel, ModifyChannel, ModifyChannelResponse, OpenChannel, OpenChannelResult,
-    OpenReservedChannel, TlConnectRequest, TlConnectResult,
+    OpenReservedChannel,
 };
 use vmbus_protocol::num::usize_of;
 use vmbus_protocol::offer::{NO_INTERRUPT_VP, SINT_COUNT, status};
@@ -107,6 +107,7 @@ impl Core {
             (None, false) => {
                 channel.phase = Phase::Offered;
                 self.post_open_result(relid, request.open_id, status::UNSUCCESSFUL);
+                self.end_socket(key);
             }
             (Some(then), true) => {
                 channel.phase = Phase::Closing { then };
@@ -156,6 +157,7 @@ impl Core {
             Some(open_id) => self.post_open_result(relid, open_id, status::UNSUCCESSFUL),
             None => self.let_go(key, AfterClose::Offered),
         }
+        self.end_socket(key);
         Ok(())
     }
 
@@ -189,7 +191,10 @@ impl Core {
                 self.after_close(key, then);
                 self.try_finish_reset();
             }
-            Phase::Open { served, .. } => *served = false,
+            Phase::Open { served, .. } => {
+                *served = false;
+                self.end_socket(key);
+            }
             Phase::Unoffered
             | Phase::Offered
             | Phase::Opening { .. }
@@ -296,7 +301,10 @@ impl Core {
         let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
         let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
         match &mut channel.phase {
-            Phase::Offered => self.drain(key, AfterDrain::Release),
+            Phase::Offered => {
+                channel.remove |= channel.offer.is_socket();
+                self.drain(key, AfterDrain::Release);
+            }
             Phase::Closing { then } | Phase::Opening { abort: Some(then), .. } => {
                 *then = then.and_then(AfterClose::Release);
             }
@@ -394,20 +402,6 @@ impl Core {
             Ok(narrow) if narrow < SINT_COUNT && vp < self.vp_count => Ok((vp, narrow)),
             _ => Err(Ignored::Vp(vp)),
         }
-    }
-
-    /// Refuses a socket connection, as there are no listeners yet. From 4.1 on the guest gets a
-    /// result.
-    pub(super) fn tl_connect(&mut self, version: Version, request: &TlConnectRequest) -> Outcome {
-        if version >= MessageType::TlConnectResult.since() {
-            let body = TlConnectResult {
-                endpoint: request.endpoint,
-                service: request.service,
-                status: U32::new(status::CONNECTION_REFUSED),
-            };
-            self.post(MessageBuffer::new(MessageType::TlConnectResult, &body));
-        }
-        Ok(())
     }
 
     fn post_open_result(&mut self, relid: u32, open_id: u32, status: u32) {

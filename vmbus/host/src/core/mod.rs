@@ -17,6 +17,7 @@ mod save;
 pub mod saved;
 #[cfg(feature = "serde")]
 mod serde_with;
+mod sockets;
 mod state;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use channel::{ChannelKey, ChannelState};
 pub use connection::ConnectionState;
 pub use offer::{Offer, OfferError};
 pub use save::Place;
+pub use sockets::ConnectRequest;
 pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
 
 use channel::Channels;
@@ -71,6 +73,8 @@ pub struct Core {
     channels: Channels,
     gpadls: Gpadls,
     counts: MessageCounts,
+    /// The shell connects guests to services.
+    accepts_connects: bool,
     out: Vec<Action>,
 }
 
@@ -85,6 +89,7 @@ impl Core {
             channels: Channels::default(),
             gpadls: Gpadls::new(ram, sink),
             counts: MessageCounts::default(),
+            accepts_connects: false,
             out: Vec::new(),
         }
     }
@@ -151,7 +156,7 @@ impl Core {
             }
             GuestMessage::TlConnectRequest(request) => {
                 since(MessageType::TlConnectRequest)?;
-                self.tl_connect(version, request)
+                self.tl_connect(request)
             }
             GuestMessage::ModifyChannel(request) => {
                 since(MessageType::ModifyChannel)?;

@@ -38,6 +38,14 @@ impl Offer {
         }
     }
 
+    /// Returns true for the channel of one socket connection (hvsock-vpci A3). Such a channel is
+    /// opened at most once; when either end closes it, or the guest connects again, it is rescinded
+    /// and its device dropped.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.flags.contains(OfferFlags::TLNPI_PROVIDER)
+    }
+
     /// Sets the flags.
     #[must_use]
     pub fn flags(mut self, flags: OfferFlags) -> Self {
@@ -70,4 +78,7 @@ pub enum OfferError {
     /// There are 2,047 channels, as many as event flags can tell apart.
     #[error("no more channels: 2,047 exist")]
     TooMany,
+    /// The offer is a socket connection, and no guest is connected that knows sockets (4.0).
+    #[error("the guest knows no sockets, or has not connected yet")]
+    NoSockets,
 }

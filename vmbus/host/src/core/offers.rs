@@ -35,6 +35,9 @@ impl Core {
         if self.channels.len() >= MAX_CHANNELS {
             return Err(OfferError::TooMany);
         }
+        if offer.is_socket() && !self.knows_sockets() {
+            return Err(OfferError::NoSockets);
+        }
         let key = self.channels.insert(offer, None, 0);
         if self.connection.offers_requested() {
             self.send_offer(key);

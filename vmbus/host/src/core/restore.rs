@@ -39,6 +39,7 @@ impl Core {
             channels: self.channels.clone(),
             gpadls: self.gpadls.fresh(),
             counts: self.counts,
+            accepts_connects: self.accepts_connects,
             out: Vec::new(),
         };
         let mut keys = Vec::with_capacity(saved.channels.len());

@@ -13,7 +13,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, MapError, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{
-    Action, ChannelKey, ChannelState, ConnectionState, Core, OpenParams, Outcome,
+    Action, ChannelKey, ChannelState, ConnectRequest, ConnectionState, Core, OpenParams, Outcome,
 };
 use vmbus_protocol::{Guid, Version};
 
@@ -73,6 +73,8 @@ pub struct Guest {
     pub wakes: Vec<ChannelKey>,
     pub retargets: Vec<(ChannelKey, u32)>,
     pub bound: BTreeSet<u32>,
+    /// Requests for connections that no test has taken.
+    pub connects: Vec<ConnectRequest>,
     pub removed: Vec<ChannelKey>,
     pub quiesced: usize,
     pub discards: usize,
@@ -117,6 +119,7 @@ impl Guest {
             wakes: Vec::new(),
             retargets: Vec::new(),
             bound: BTreeSet::new(),
+            connects: Vec::new(),
             removed: Vec::new(),
             quiesced: 0,
             discards: 0,
@@ -233,6 +236,7 @@ impl Guest {
             Action::Signal { key } => self.signals.push(key),
             Action::Wake { key } => self.wakes.push(key),
             Action::Retarget { key, vp } => self.retargets.push((key, vp)),
+            Action::Connect(request) => self.connects.push(request),
             Action::Removed { key } => self.removed.push(key),
             Action::Quiesced => {
                 assert!(

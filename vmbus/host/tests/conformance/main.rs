@@ -14,4 +14,5 @@ mod open;
 mod quota;
 mod rescind;
 mod restore;
+mod sockets;
 mod subchannels;

@@ -230,6 +230,7 @@ impl World {
                     self.model.on_unbind(connection_id & 0xFFF);
                 }
                 Action::Reopen { .. } => unreachable!("nothing is restored"),
+                Action::Connect(_) => unreachable!("no handler takes connections"),
                 Action::Open { key, params } => {
                     let known = self.held.contains_key(&key) || self.is_ending(key);
                     assert!(
