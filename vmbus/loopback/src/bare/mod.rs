@@ -241,6 +241,11 @@ impl BareGuest {
         }
     }
 
+    /// Connects again, as the guest of a machine that was reset.
+    pub fn reconnect(&mut self) {
+        self.connect();
+    }
+
     fn connect(&mut self) {
         let contact = InitiateContact::new(Version::V5_3.word(), 0);
         self.post(&MessageBuffer::new(MessageType::InitiateContact, &contact));

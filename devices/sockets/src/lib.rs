@@ -1,0 +1,31 @@
+//! Hyper-V sockets: connections between the guest's AF_VSOCK and Unix sockets of the host.
+//!
+//! | module | knowledge |
+//! |---|---|
+//! | [`protocol`] | services, offers, frames, the host's handshake. No I/O, no threads |
+//! | `services` | the Unix socket behind each service |
+//! | `unix` | Unix sockets without blocking |
+//! | `pump` | an open connection: from ring to socket and back, without a buffer |
+//! | `event_loop` | the thread that serves all connections |
+//! | `device` | a connection as the bus sees it |
+//! | `shared` | what the thread shares with bus, devices and reports |
+//!
+//! [`Sockets`] joins them to a bus (docs/sockets.md).
+
+mod counters;
+mod device;
+mod event_loop;
+mod limits;
+pub mod protocol;
+mod pump;
+mod services;
+mod shared;
+mod sockets;
+mod unix;
+
+pub use counters::SocketReport;
+pub use limits::{
+    CLIENT_TIMEOUT, CONNECT_TIMEOUT, MAX_CLIENTS, MAX_CONNECTIONS, MAX_REQUESTS, OPEN_TIMEOUT,
+};
+pub use services::Services;
+pub use sockets::{SocketOptions, Sockets};
