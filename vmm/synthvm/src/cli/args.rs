@@ -73,6 +73,8 @@ Examples:
       --serial file=console.log --control vm.sock
   A network without privilege, in which the host's port 2222 is the guest's port 22:
     synthvm run --kernel bzImage --disk a.img --net user,forward=tcp:2222:22
+  Install a system from a disc to a new disk, then start it by the same line:
+    synthvm run --install debian.iso --disk debian.vhdx,size=20G --memory 2G
   Write all that down, then start it from there with more memory:
     synthvm run --kernel bzImage --disk a.img --print-config > vm.toml
     synthvm run vm.toml --memory 4G";
@@ -84,6 +86,15 @@ pub(super) struct RunArgs {
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 
+    /// Defaults for a kind of guest, which every other option overrides: windows (UEFI firmware, 4
+    /// GiB, 2 vCPUs, Hyper-V's features for Windows, local time, screen, and if they are installed
+    /// a TPM by swtpm and a network by passt)
+    #[arg(long, value_name = "windows", help_heading = "Boot")]
+    profile: Option<String>,
+    /// Installs a system from an ISO image to the first disk: adds a DVD drive with the disc, and
+    /// firmware that keeps its boot entries in DISK.vars; combine it with --disk NEW.vhdx,size=64G
+    #[arg(long, value_name = "ISO", help_heading = "Boot")]
+    install: Option<String>,
     /// Kernel: bzImage or ELF vmlinux
     #[arg(long, value_name = "FILE", help_heading = "Boot")]
     kernel: Option<String>,
@@ -122,7 +133,7 @@ pub(super) struct RunArgs {
 
     /// Adds a VMBus disk: PATH, ram:SIZE (in the host's memory, lost when the machine ends),
     /// null:SIZE (drops writes, reads as zero); or keys: path, ram, null,
-    /// format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
+    /// size=SIZE (creates the image if it does not exist), format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
     /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed,
     /// parents=named|refuse, iops=N, bps=SIZE and the same with read- or write-
     #[arg(long, value_name = "PATH|ram:SIZE|null:SIZE[,KEY=VALUE]", help_heading = "Disks")]
@@ -206,7 +217,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "ZONE", help_heading = "Virtual hardware")]
     rtc: Option<String>,
     /// Adds a TPM 2.0: swtpm[,state=FOLDER][,program=PATH], run by the program swtpm; without a
-    /// state folder its state is lost when the machine ends
+    /// state folder its state is lost when the machine ends; or none
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Virtual hardware")]
     tpm: Option<String>,
     /// Adds a device for tests of the bus and of drivers: echo, the backend of
@@ -231,6 +242,8 @@ impl RunArgs {
     /// Returns the given flags, for `config`.
     pub(super) fn flags(&self) -> Vec<Flag> {
         let single = [
+            ("profile", &self.profile),
+            ("install", &self.install),
             ("kernel", &self.kernel),
             ("initrd", &self.initrd),
             ("cmdline", &self.cmdline),

@@ -10,7 +10,7 @@ use super::launch::{Opened, launch, open_disks};
 use super::network::open_networks;
 use super::tpm::start_tpm;
 use super::trace::create_trace;
-use crate::config::VmConfig;
+use crate::config::{DiskConfig, VmConfig};
 use crate::control::block_stop_signals;
 use crate::doctor;
 
@@ -23,6 +23,10 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     config.check_inputs()?;
     // The machine repeats this check when it is built. Here the error is reported on any host.
     check_boot_files(&config)?;
+    if config.disks.iter().any(DiskConfig::is_new) {
+        // A host that cannot run the machine gets no image of it.
+        doctor::require(&config)?;
+    }
     let disks = open_disks(&config)?;
     let networks = open_networks(&config)?;
     let tpm = start_tpm(&config)?;

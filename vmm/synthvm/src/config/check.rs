@@ -210,7 +210,7 @@ pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
 fn check_source(disk: &DiskConfig) -> Result<(), String> {
     let has_path = !disk.path.as_os_str().is_empty();
     match (has_path, disk.ram, disk.null) {
-        (true, None, None) => return Ok(()),
+        (true, None, None) => return check_new_image(disk),
         (false, Some(_), None) | (false, None, Some(_)) => {}
         (false, None, None) => {
             return Err("a disk needs path=FILE, ram=SIZE or null=SIZE".into());
@@ -226,6 +226,7 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
     };
     // A default value of these keys is accepted: it cannot be distinguished from an absent key.
     let images_only = [
+        ("size", disk.size.is_some()),
         ("format", disk.format.is_some()),
         ("cache", disk.cache != CacheMode::default()),
         ("io", disk.io != IoMode::default()),
@@ -249,6 +250,20 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
         return Err(format!(
             "{kind}={size} is not possible: the disk has blocks of {block} bytes; use {above}"
         ));
+    }
+    Ok(())
+}
+
+/// Checks the options of an image that is created.
+fn check_new_image(disk: &DiskConfig) -> Result<(), String> {
+    let Some(size) = disk.size else { return Ok(()) };
+    let block = u64::from(disk.block_size.map_or(512, BlockSize::bytes));
+    if disk.readonly {
+        return Err("`readonly` keeps a new image empty; leave `size` or `readonly` out".into());
+    }
+    if size.bytes() == 0 || !size.bytes().is_multiple_of(block) {
+        let above = ByteSize::from_bytes(size.bytes().max(1).next_multiple_of(block));
+        return Err(format!("size={size} is not possible: a disk has whole blocks; use {above}"));
     }
     Ok(())
 }

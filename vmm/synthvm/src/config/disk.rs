@@ -1,6 +1,7 @@
 //! Configuration of disks.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -38,6 +39,9 @@ with_limits! {
         pub ram: Option<ByteSize>,
         /// Size of a disk that discards writes and reads as zero, for measurements.
         pub null: Option<ByteSize>,
+        /// Size of the image, which is created if it does not exist. An image that exists is
+        /// opened as it is.
+        pub size: Option<ByteSize>,
         /// The guest cannot write, and the image is opened read-only.
         pub readonly: bool,
         /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk
@@ -116,6 +120,20 @@ impl DiskConfig {
             (None, Some(size)) => DiskSource::Null(size),
             (None, None) => DiskSource::Image(&self.path),
         }
+    }
+
+    /// Returns whether the image does not exist and is to be created.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        // A link to a file that does not exist is no file to create.
+        self.size.is_some()
+            && self.path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Returns the format of a new image: the one that was asked for, or that of its name.
+    #[must_use]
+    pub fn new_format(&self) -> Option<Format> {
+        self.format.or_else(|| Format::of_name(&self.path))
     }
 
     /// Returns the limits of the disk.

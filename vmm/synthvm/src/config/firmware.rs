@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use synthvm_machine as machine;
 
 use super::node::Bare;
-use super::{VmConfig, de};
+use super::{VmConfig, de, installed};
 
 /// `--firmware a.fd` is `--firmware path=a.fd`; `--firmware ovmf` is `--firmware ovmf=on`;
 /// `--firmware msvm:a.fd` is `--firmware msvm=a.fd`.
@@ -17,17 +17,6 @@ pub(super) const BARE: Bare = Bare { words: &["ovmf"], prefixes: &["msvm"], ..Ba
 /// `--firmware-vars a.fd` is `--firmware-vars path=a.fd`.
 pub(super) const VARS_BARE: Bare = Bare::key("path");
 
-/// The places of OVMF's code in distributions: Debian and Ubuntu, Fedora, Arch, openSUSE. The
-/// template of the variables is beside it.
-const INSTALLED: [&str; 6] = [
-    "/usr/share/OVMF/OVMF_CODE_4M.fd",
-    "/usr/share/OVMF/OVMF_CODE.fd",
-    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
-    "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
-    "/usr/share/edk2-ovmf/x64/OVMF_CODE.fd",
-    "/usr/share/qemu/ovmf-x86_64-code.bin",
-];
-
 /// UEFI firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -35,12 +24,13 @@ pub struct FirmwareConfig {
     /// Image of OVMF. Absent with `ovmf` and `msvm`.
     #[serde(deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// The OVMF that is installed on this system.
+    /// The OVMF that is installed on this system, or else the one in the project's cache.
     pub ovmf: bool,
     /// Image of Hyper-V's generation 2 firmware, `MSVM.fd`.
     #[serde(deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub msvm: Option<PathBuf>,
-    /// Option ROM with a driver that the firmware loads.
+    /// Option ROM with a driver that the firmware loads. Default with `ovmf`: the driver for
+    /// VMBus, if it is installed or in the project's cache.
     #[serde(deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub option_rom: Option<PathBuf>,
 }
@@ -58,13 +48,17 @@ pub struct FirmwareVarsConfig {
 }
 
 impl FirmwareConfig {
-    /// Returns the image: the path, or the first place of an installed OVMF.
+    /// Returns the image: the path, or an OVMF that is installed.
     #[must_use]
     pub fn image(&self) -> Option<PathBuf> {
-        if self.ovmf {
-            return INSTALLED.iter().map(PathBuf::from).find(|path| path.exists());
-        }
-        self.path.clone()
+        if self.ovmf { installed::ovmf() } else { self.path.clone() }
+    }
+
+    /// Returns the option ROM: the path, or with `ovmf` the installed driver for VMBus.
+    #[must_use]
+    pub fn option_rom(&self) -> Option<PathBuf> {
+        let found = || self.ovmf.then(installed::option_rom).flatten();
+        self.option_rom.clone().or_else(found)
     }
 }
 
@@ -75,10 +69,10 @@ impl VmConfig {
         let vars = self.firmware_vars.clone().unwrap_or_default();
         Some(machine::FirmwareConfig {
             // `check_inputs` reports an OVMF that is not installed.
-            image: firmware.image().unwrap_or_else(|| INSTALLED[0].into()),
+            image: firmware.image().unwrap_or_else(|| "ovmf".into()),
             variables: vars.path,
             template: vars.template,
-            option_rom: firmware.option_rom.clone(),
+            option_rom: firmware.option_rom(),
         })
     }
 

@@ -10,7 +10,7 @@ use synthvm_block::BlockSize;
 use synthvm_images::Format;
 use synthvm_machine::unix_socket;
 
-use super::{DiskConfig, DiskSource, SerialConfig, VmConfig};
+use super::{DiskConfig, DiskSource, SerialConfig, VmConfig, profile};
 
 /// An unusable file: the option at fault, the file, the cause, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,15 @@ impl VmConfig {
         }
         let mut seen: Vec<((u64, u64), bool, &Path)> = Vec::new();
         let images = self.disks.iter().filter(|disk| matches!(disk.source(), DiskSource::Image(_)));
-        for disk in images {
+        for (index, disk) in images.clone().enumerate() {
+            if disk.is_new() {
+                check_new(disk).map_err(|message| fail("disk", &disk.path, message))?;
+                if images.clone().take(index).any(|other| other.path == disk.path) {
+                    let message = "is the image of another disk; name another file".to_owned();
+                    return Err(fail("disk", &disk.path, message));
+                }
+                continue;
+            }
             let identity = check_disk(disk).map_err(|message| fail("disk", &disk.path, message))?;
             // Two disks may share an image only if both are read-only.
             let twice = seen
@@ -61,8 +69,11 @@ impl VmConfig {
             }
             seen.push((identity, disk.readonly, &disk.path));
         }
-        for path in self.dvds.iter().filter_map(|dvd| dvd.path.as_deref()) {
-            check_disc(path).map_err(|message| fail("dvd", path, message))?;
+        for dvd in &self.dvds {
+            let Some(path) = dvd.path.as_deref() else { continue };
+            let is_install = dvd.id.as_deref() == Some(profile::INSTALL_ID);
+            let option = if is_install { "install" } else { "dvd" };
+            check_disc(path).map_err(|message| fail(option, path, message))?;
         }
         check_port("serial", &self.serial)?;
         check_port("serial2", &self.serial2)
@@ -79,9 +90,16 @@ impl VmConfig {
         }
         let Some(image) = firmware.image() else {
             let message = "is not installed; install the package ovmf (Debian, Ubuntu) or \
-                           edk2-ovmf, or give --firmware FILE";
+                           edk2-ovmf, fetch it by `cargo xtask firmware`, or give --firmware FILE";
             return Err(fail("firmware", Path::new("ovmf"), message.into()));
         };
+        let has_disks = !self.disks.is_empty() || !self.dvds.is_empty();
+        if firmware.ovmf && has_disks && self.kernel.is_none() && firmware.option_rom().is_none() {
+            let message = "cannot read disks without the driver for VMBus, which is not \
+                           installed; build it by `cargo xtask firmware`, or give \
+                           option-rom=FILE";
+            return Err(fail("firmware", Path::new("ovmf"), message.into()));
+        }
         check_image("firmware", &image, "give an image of OVMF, such as OVMF_CODE_4M.fd")?;
         if let Some(rom) = &firmware.option_rom {
             check_image("firmware option-rom", rom, "give an option ROM, or leave it out")?;
@@ -118,15 +136,7 @@ fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputErro
         SerialConfig::Null | SerialConfig::Stdio => return Ok(()),
         SerialConfig::File(path) | SerialConfig::Socket(path) => path,
     };
-    let parent =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        return Err(fail(
-            option,
-            path,
-            format!("there is no directory {}; make it first", parent.display()),
-        ));
-    }
+    check_folder(path).map_err(|message| fail(option, path, message))?;
     if let SerialConfig::Socket(_) = port {
         return unix_socket::check(path).map_err(|message| fail(option, path, message));
     }
@@ -136,6 +146,24 @@ fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputErro
         }
         _ => Ok(()),
     }
+}
+
+/// Checks that the folder of a new file exists.
+fn check_folder(path: &Path) -> Result<(), String> {
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match parent.is_dir() {
+        true => Ok(()),
+        false => Err(format!("there is no directory {}; make it first", parent.display())),
+    }
+}
+
+/// Checks that the image of a disk can be created.
+fn check_new(disk: &DiskConfig) -> Result<(), String> {
+    if disk.new_format().is_none() {
+        return Err("its name implies no format; add format=raw, vhdx, vhd or qcow2".into());
+    }
+    check_folder(&disk.path)
 }
 
 /// Checks a disk and returns the identity of its image: device and inode, or the block device's

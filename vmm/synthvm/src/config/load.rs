@@ -6,7 +6,10 @@ use tracing::warn;
 
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
-use super::{VmConfig, check, de, disk, display, dvd, file, firmware, keyvalue, network, tpm};
+use super::{
+    VmConfig, check, de, disk, display, dvd, file, firmware, installed, keyvalue, network, profile,
+    tpm,
+};
 
 /// A flag that the user gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct Flag {
 
 /// Every top-level key of a file. Each is also a flag of `synthvm run`.
 pub const KEYS: &[&str] = &[
+    "profile",
+    "install",
     "kernel",
     "initrd",
     "cmdline",
@@ -81,7 +86,7 @@ impl VmConfig {
             None => Node::root(),
         };
         assemble(&mut root, flags)?;
-        interpret(&root)
+        interpret(root, &installed::has_program)
     }
 
     /// Loads like [`VmConfig::load`], from TOML text instead of a file. Relative paths in the text
@@ -92,8 +97,20 @@ impl VmConfig {
     pub fn from_toml(text: &str, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
         let mut root = file::parse("<text>", text, None)?;
         assemble(&mut root, flags)?;
-        interpret(&root)
+        interpret(root, &installed::has_program)
     }
+}
+
+/// Loads TOML text like [`VmConfig::from_toml`], on a host that has the programs `installed`.
+#[cfg(test)]
+pub(super) fn on_host(
+    text: &str,
+    flags: &[Flag],
+    installed: &[&str],
+) -> Result<VmConfig, ConfigError> {
+    let mut root = file::parse("<text>", text, None)?;
+    assemble(&mut root, flags)?;
+    interpret(root, &|name| installed.contains(&name))
 }
 
 fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
@@ -195,10 +212,15 @@ fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError
     }
 }
 
-fn interpret(root: &Node) -> Result<VmConfig, ConfigError> {
+fn interpret(
+    mut root: Node,
+    is_installed: &dyn Fn(&str) -> bool,
+) -> Result<VmConfig, ConfigError> {
+    // First, because a misspelt `kernel` or `profile` is reported best as an unknown key.
+    refuse_unknown_keys(&root)?;
+    profile::apply(&mut root, is_installed)?;
+    let root = &root;
     if root.get("kernel").is_none() && root.get("firmware").is_none() {
-        // A misspelt `kernel` is reported as an unknown key, which is more precise.
-        refuse_unknown_keys(root)?;
         return Err(ConfigError::new(
             "there is no kernel and no firmware; give --kernel FILE or --firmware ovmf, or `kernel = \"FILE\"` in the file",
         ));

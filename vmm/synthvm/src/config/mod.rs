@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod firmware;
 mod inputs;
+mod installed;
 mod keyvalue;
 mod limits;
 mod load;
@@ -21,6 +22,7 @@ mod msvm_tests;
 mod network;
 mod node;
 mod print;
+mod profile;
 mod size;
 mod test_device;
 #[cfg(test)]

@@ -133,6 +133,13 @@ impl Node {
         }
     }
 
+    /// Removes the child with `key` and returns it.
+    pub(crate) fn take(&mut self, key: &str) -> Option<Node> {
+        let Value::Table(entries) = &mut self.value else { return None };
+        let index = entries.iter().position(|entry| entry.key == key)?;
+        Some(entries.remove(index).node)
+    }
+
     /// Adds this node's place to `error`, unless the error already has one.
     pub(crate) fn place(&self, error: ConfigError) -> ConfigError {
         error.or_at(self.origin.as_ref())

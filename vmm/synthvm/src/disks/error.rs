@@ -1,7 +1,7 @@
 //! The error of changing a machine's disks.
 
 use synthvm_block::{FixedError, IoError};
-use synthvm_images::OpenError;
+use synthvm_images::{OpenError, ToolError};
 use synthvm_storvsp::{AddDiskError, DvdError};
 
 use crate::config::{ByteSize, MAX_LUNS};
@@ -12,6 +12,9 @@ pub enum DiskError {
     /// The image cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The image cannot be created.
+    #[error(transparent)]
+    Create(#[from] ToolError),
     /// The controller refused the disk.
     #[error(transparent)]
     Add(#[from] AddDiskError),

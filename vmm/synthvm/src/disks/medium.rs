@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use synthvm_block::{Backend, BlockSize, Geometry, Wrapper};
-use synthvm_images::OpenOptions;
+use synthvm_images::{CreateOptions, Format, OpenOptions};
+use tracing::info;
 
 use super::{DiskError, memory};
 use crate::config::{DiskConfig, DiskSource};
@@ -20,6 +21,7 @@ pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
 }
 
 fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
+    create_image(disk)?;
     let options = OpenOptions {
         read_only: disk.readonly,
         format: disk.format,
@@ -29,6 +31,21 @@ fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskEr
         ..OpenOptions::default()
     };
     Ok(synthvm_images::open(path, &options)?)
+}
+
+/// Creates the image of a disk that has a size, if it does not exist.
+fn create_image(disk: &DiskConfig) -> Result<(), DiskError> {
+    let (Some(size), Some(format), true) = (disk.size, disk.new_format(), disk.is_new()) else {
+        return Ok(());
+    };
+    let sector_size = (format == Format::Vhdx).then_some(disk.block_size).flatten();
+    let options = CreateOptions {
+        sector_size: sector_size.map(BlockSize::bytes),
+        ..CreateOptions::new(format, size.bytes())
+    };
+    synthvm_images::create(&disk.path, &options)?;
+    info!("{}: a new {format} image of {size}", disk.path.display());
+    Ok(())
 }
 
 /// A backend with the block size of the user's choice. Controllers and their workers hold it, while

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use synthvm_block::conformance::Gate;
 use synthvm_block::{BlockSize, IoError, IoMode, Operation, ThrottleStats};
-use synthvm_images::{CreateOptions, Format};
+use synthvm_images::{CreateOptions, Format, Parents};
 use synthvm_machine::GuestMemory;
 use synthvm_machine::testing::{begin, end};
 use synthvm_storvsp::ControllerOptions;
@@ -16,7 +16,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::testing::{Rig, TestHost};
 use super::*;
-use crate::config::{BufferMode, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
+use crate::config::{BufferMode, ByteSize, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
 use crate::storage_guest::BareGuest;
 
 const MIB: u64 = 1 << 20;
@@ -136,6 +136,31 @@ fn formatted(dir: &TempDir, format: Format, sector: u32) -> DiskConfig {
     make.sector_size = Some(sector);
     synthvm_images::create(&path, &make).unwrap();
     DiskConfig::new(path)
+}
+
+#[test]
+fn test_disk_with_a_size_creates_its_image_once_and_opens_it_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    for format in Format::ALL {
+        let path = dir.as_path().join(format!("new.{format}"));
+        let new = |mib: u64| DiskConfig {
+            size: Some(ByteSize::from_bytes(mib * MIB)),
+            format: Some(format),
+            ..DiskConfig::new(&path)
+        };
+        for size in [8, 64] {
+            let disks = DiskSet::new(1);
+            disks.add(&new(size)).unwrap();
+            assert_eq!(disks.reports()[0].0.capacity, 8 * MIB, "{format}");
+        }
+        let info = synthvm_images::info(&path, None, Parents::Refuse).unwrap();
+        assert_eq!(info.format, format);
+    }
+    let nowhere = DiskConfig {
+        size: Some(ByteSize::from_bytes(MIB)),
+        ..DiskConfig::new(dir.as_path().join("none/a.img"))
+    };
+    assert!(DiskSet::new(1).add(&nowhere).unwrap_err().to_string().contains("none/a.img"));
 }
 
 #[test]

@@ -56,3 +56,35 @@ fn test_firmware_variables_without_firmware_are_refused() {
         &["--firmware-vars v.fd", "add --firmware"],
     );
 }
+
+#[test]
+fn test_profile_windows_printed_is_a_machine_of_explicit_options() {
+    let scratch = Scratch::new();
+    let line = ["run", "--profile", "windows", "--disk", "w.vhdx,size=64G", "--tpm", "none"];
+    let printed = scratch.synthvm(&[&line[..], &["--net", "none", "--print-config"]].concat());
+    assert_eq!(printed.status, 0, "{}", printed.stderr);
+    let has = |part: &str| assert!(printed.stdout.contains(part), "{}", printed.stdout);
+    for part in ["rtc = \"local\"", "size = \"4G\"", "cpus = 2", "w.vhdx.vars", "\"64G\""] {
+        has(part);
+    }
+    assert!(!scratch.path().join("w.vhdx").exists());
+}
+
+#[test]
+fn test_install_without_a_usable_disc_or_host_creates_no_disk() {
+    let scratch = Scratch::new();
+    volume(&scratch, "code", 1 << 20, &[7; 16]);
+    let disk = ["--disk", "new.vhdx,size=1G", "--kvm", "none", "--firmware", "code"];
+    let refuses = |disc: &str, status: i32, parts: &[&str]| {
+        scratch.refuses(&[&["run", "--install", disc], &disk[..]].concat(), status, parts);
+    };
+    refuses("none.iso", 4, &["--install none.iso", "No such file"]);
+    refuses(".", 4, &["--install .", "a directory"]);
+    scratch.file("a.iso", 2048);
+    refuses("a.iso", 4, &["--firmware code", "template="]);
+    scratch.kernel("k");
+    let direct = ["--disk", "new.vhdx,size=1G", "--kvm", "none"];
+    scratch.refuses_run(&direct, 3, &["--kvm none"]);
+    scratch.refuses_run(&["--disk", "new,size=1G"], 4, &["--disk new", "format=raw"]);
+    scratch.refuses_run(&["--disk", "no/a.img,size=1G"], 4, &["--disk no/a.img", "directory no"]);
+}

@@ -10,7 +10,7 @@ fn test_option_unknown_is_named_with_the_nearest_and_all_known_ones() {
         2,
         &["`--memroy`", "did you mean `--memory`?", "--disk", "--serial2"],
     );
-    scratch.refuses(&["run", "--zzz=1"], 2, &["unknown option `--zzz`", "known: --kernel"]);
+    scratch.refuses(&["run", "--zzz=1"], 2, &["unknown option `--zzz`", "known: --profile"]);
     scratch.refuses(
         &["inspect", "sock", "--jsno"],
         2,
