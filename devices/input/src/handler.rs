@@ -67,7 +67,7 @@ impl Protocol for KeyboardProtocol {
         Ok(match session.handle(packet)? {
             keyboard::Outcome::Reply { message, refused } => (vec![message], refused),
             keyboard::Outcome::Leds(leds) => {
-                queue.leds = leds;
+                queue.leds = Some(leds);
                 (Vec::new(), None)
             }
         })

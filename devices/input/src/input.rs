@@ -84,6 +84,12 @@ impl Input {
 
     /// Returns the LEDs that the guest has switched on.
     pub fn leds(&self) -> Leds {
+        self.reported_leds().unwrap_or_default()
+    }
+
+    /// Returns the LEDs as the guest has set them. `None`: it has said nothing about them, as
+    /// Linux does, and they may be on or off.
+    pub fn reported_leds(&self) -> Option<Leds> {
         self.keyboard.lock().queue.leds
     }
 

@@ -97,6 +97,12 @@ pub fn chords(text: &str) -> Result<Vec<KeyEvent>, UnknownKey> {
     Ok(events)
 }
 
+/// Returns the key with a character on a US keyboard, and whether it needs Shift. `None`: no key has
+/// it.
+pub fn key_of_character(character: char) -> Option<(Key, bool)> {
+    key_of(character).map(|(code, is_shifted)| (Key::from_xt(code), is_shifted))
+}
+
 /// Adds presses of keys in their order, then releases in the reverse order. Each key is a sequence
 /// of scan codes, whose order is the same for both.
 fn hold(keys: &[&[Key]], events: &mut Vec<KeyEvent>) {

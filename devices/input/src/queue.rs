@@ -22,7 +22,8 @@ pub struct KeyQueue {
     events: VecDeque<KeyEvent>,
     /// Keys whose last taken event is a press.
     pressed: BTreeSet<Key>,
-    pub(crate) leds: Leds,
+    /// The LEDs that the guest has set. `None`: it has set none.
+    pub(crate) leds: Option<Leds>,
 }
 
 impl KeyQueue {

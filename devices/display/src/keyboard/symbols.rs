@@ -1,0 +1,107 @@
+//! The symbols of keys without a character (X11's keysymdef.h), and their scan codes of set 1.
+
+/// The symbol of Caps Lock.
+pub(super) const CAPS_LOCK: u32 = 0xFFE5;
+
+/// Symbols and scan codes, whose highest bit is prefix E0.
+const CODES: [(u32, u8); 83] = [
+    (0xFE03, 0xB8), // ISO_Level3_Shift, which is AltGr
+    (0xFE20, 0x0F), // ISO_Left_Tab, which is Tab with Shift
+    (0xFF08, 0x0E), // BackSpace
+    (0xFF09, 0x0F), // Tab
+    (0xFF0A, 0x1C), // Linefeed
+    (0xFF0D, 0x1C), // Return
+    (0xFF14, 0x46), // Scroll_Lock
+    (0xFF15, 0xB7), // Sys_Req
+    (0xFF1B, 0x01), // Escape
+    (0xFF50, 0xC7), // Home
+    (0xFF51, 0xCB), // Left
+    (0xFF52, 0xC8), // Up
+    (0xFF53, 0xCD), // Right
+    (0xFF54, 0xD0), // Down
+    (0xFF55, 0xC9), // Page_Up
+    (0xFF56, 0xD1), // Page_Down
+    (0xFF57, 0xCF), // End
+    (0xFF61, 0xB7), // Print
+    (0xFF63, 0xD2), // Insert
+    (0xFF67, 0xDD), // Menu
+    (0xFF7E, 0xB8), // Mode_switch
+    (0xFF7F, 0x45), // Num_Lock
+    (0xFF80, 0x39), // KP_Space
+    (0xFF89, 0x0F), // KP_Tab
+    (0xFF8D, 0x9C), // KP_Enter
+    (0xFF95, 0x47), // KP_Home
+    (0xFF96, 0x4B), // KP_Left
+    (0xFF97, 0x48), // KP_Up
+    (0xFF98, 0x4D), // KP_Right
+    (0xFF99, 0x50), // KP_Down
+    (0xFF9A, 0x49), // KP_Page_Up
+    (0xFF9B, 0x51), // KP_Page_Down
+    (0xFF9C, 0x4F), // KP_End
+    (0xFF9D, 0x4C), // KP_Begin
+    (0xFF9E, 0x52), // KP_Insert
+    (0xFF9F, 0x53), // KP_Delete
+    (0xFFAA, 0x37), // KP_Multiply
+    (0xFFAB, 0x4E), // KP_Add
+    (0xFFAC, 0x53), // KP_Separator
+    (0xFFAD, 0x4A), // KP_Subtract
+    (0xFFAE, 0x53), // KP_Decimal
+    (0xFFAF, 0xB5), // KP_Divide
+    (0xFFB0, 0x52), // KP_0
+    (0xFFB1, 0x4F), // KP_1
+    (0xFFB2, 0x50), // KP_2
+    (0xFFB3, 0x51), // KP_3
+    (0xFFB4, 0x4B), // KP_4
+    (0xFFB5, 0x4C), // KP_5
+    (0xFFB6, 0x4D), // KP_6
+    (0xFFB7, 0x47), // KP_7
+    (0xFFB8, 0x48), // KP_8
+    (0xFFB9, 0x49), // KP_9
+    (0xFFBE, 0x3B), // F1
+    (0xFFBF, 0x3C), // F2
+    (0xFFC0, 0x3D), // F3
+    (0xFFC1, 0x3E), // F4
+    (0xFFC2, 0x3F), // F5
+    (0xFFC3, 0x40), // F6
+    (0xFFC4, 0x41), // F7
+    (0xFFC5, 0x42), // F8
+    (0xFFC6, 0x43), // F9
+    (0xFFC7, 0x44), // F10
+    (0xFFC8, 0x57), // F11
+    (0xFFC9, 0x58), // F12
+    (0xFFCA, 0x5D), // F13
+    (0xFFCB, 0x5E), // F14
+    (0xFFCC, 0x5F), // F15
+    (0xFFE1, 0x2A), // Shift_L
+    (0xFFE2, 0x36), // Shift_R
+    (0xFFE3, 0x1D), // Control_L
+    (0xFFE4, 0x9D), // Control_R
+    (CAPS_LOCK, 0x3A),
+    (0xFFE7, 0xDB),      // Meta_L
+    (0xFFE8, 0xDC),      // Meta_R
+    (0xFFE9, 0x38),      // Alt_L
+    (0xFFEA, 0xB8),      // Alt_R
+    (0xFFEB, 0xDB),      // Super_L
+    (0xFFEC, 0xDC),      // Super_R
+    (0xFFFF, 0xD3),      // Delete
+    (0x1008_FF11, 0xAE), // XF86AudioLowerVolume
+    (0x1008_FF12, 0xA0), // XF86AudioMute
+    (0x1008_FF13, 0xB0), // XF86AudioRaiseVolume
+    (0x1008_FF2F, 0xDF), // XF86Sleep
+];
+
+/// Returns the scan code of a symbol without a character.
+pub(super) fn code_of(symbol: u32) -> Option<u8> {
+    let index = CODES.binary_search_by_key(&symbol, |(known, _)| *known).ok()?;
+    CODES.get(index).map(|(_, code)| *code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_symbols_are_sorted_and_unique() {
+        assert!(CODES.is_sorted_by(|(one, _), (next, _)| one < next));
+    }
+}
