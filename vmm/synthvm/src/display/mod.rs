@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use synthvm_display::{DisplayOptions, DisplayServer};
 use synthvm_input::protocol::mouse::{Buttons, Report, coordinate};
 use synthvm_input::{Input, InputError, keys};
 use synthvm_machine::Machine;
@@ -25,6 +26,7 @@ pub use self::report::{DisplayReport, InputReport};
 pub struct Display {
     video: VideoDevice,
     input: Input,
+    server: DisplayServer,
 }
 
 /// The size of a screenshot.
@@ -83,10 +85,12 @@ impl Display {
         let (input, keyboard, mouse) = Input::new(&workers)?;
         let options = VideoOptions { resolution: config.resolution, workers };
         let video = VideoDevice::new(options, Arc::new(memory))?;
+        let server =
+            DisplayServer::new(video.screen().clone(), input.clone(), DisplayOptions::default())?;
         bus.offer(Box::new(video.clone()))?;
         bus.offer(Box::new(keyboard))?;
         bus.offer(Box::new(mouse))?;
-        Ok(Some(Self { video, input }))
+        Ok(Some(Self { video, input, server }))
     }
 
     /// Returns the screen, for display servers.
@@ -97,6 +101,11 @@ impl Display {
     /// Returns the keyboard and the mouse, for display servers.
     pub fn input(&self) -> &Input {
         &self.input
+    }
+
+    /// Returns the display server, for viewers that another server has authenticated.
+    pub fn server(&self) -> &DisplayServer {
+        &self.server
     }
 
     /// Writes the picture to a PNG file, which is created or replaced.
@@ -152,7 +161,7 @@ impl Display {
 
     /// Returns the display's part of the machine's report.
     pub fn report(&self) -> DisplayReport {
-        DisplayReport::new(&self.video, &self.input)
+        DisplayReport::new(&self.video, &self.input, self.server.report())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The display's part of the machine's report.
 
 use serde::{Deserialize, Serialize};
+use synthvm_display::ServerReport;
 use synthvm_input::{Input, InputCounters};
 use synthvm_video::VideoDevice;
 
@@ -26,6 +27,8 @@ pub struct DisplayReport {
     pub keyboard: InputReport,
     /// The mouse.
     pub mouse: InputReport,
+    /// The display server.
+    pub server: ServerReport,
 }
 
 /// A keyboard or a mouse.
@@ -45,7 +48,7 @@ pub struct InputReport {
 }
 
 impl DisplayReport {
-    pub(super) fn new(video: &VideoDevice, input: &Input) -> Self {
+    pub(super) fn new(video: &VideoDevice, input: &Input, server: ServerReport) -> Self {
         let counters = video.counters();
         let mode = video.screen().frame().map(|frame| frame.mode());
         Self {
@@ -57,6 +60,7 @@ impl DisplayReport {
             refused: counters.refused,
             keyboard: InputReport::new(input.has_keyboard(), input.keyboard_counters()),
             mouse: InputReport::new(input.has_pointer(), input.mouse_counters()),
+            server,
         }
     }
 }
