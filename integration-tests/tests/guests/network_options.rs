@@ -1,7 +1,7 @@
 //! Tests of `--net` with the guest's own driver, by the commands of docs/networking.md.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -221,12 +221,10 @@ fn user(kernel: StockKernel) -> TestResult {
     let address = vm.shell("ip -4 addr show dev eth0")?;
     assert!(address.contains("inet 10.0.2.15/24"), "{address}");
     if host::is_emulated() {
-        // The forwarded port gives no connection in the emulated host, for a reason that is not
-        // known yet: the guest listens, and passt accepts and stays silent.
+        // It takes the host's port 53.
         names(&mut vm)?;
-    } else {
-        forwarded(&mut vm, port)?;
     }
+    forwarded(&mut vm, port)?;
     assert!(vm.power_off()?.success());
     Ok(())
 }
@@ -240,6 +238,9 @@ fn forwarded(vm: &mut Vm, port: u16) -> TestResult {
     while answer.is_empty() && Instant::now() < end {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(LIMIT))?;
+        // passt of 2023-03-09 (Debian 12) answers a guest's SYN-ACK by the first data only: a
+        // client that waits for the server's greeting would wait for ever.
+        stream.write_all(b"to the guest\n")?;
         // An error means that the guest does not listen yet.
         let _ = stream.read_to_string(&mut answer);
     }
