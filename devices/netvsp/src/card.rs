@@ -90,6 +90,7 @@ impl NetworkCard {
             backend,
             workers: Workers::new("net", workers),
             counters: (0..max_channels).map(|_| Arc::default()).collect(),
+            saved_statistics: Mutex::default(),
             group: Mutex::default(),
             clock,
             monitor: Mutex::default(),

@@ -31,6 +31,9 @@ impl Card {
         let (arrivals, returns) = group.inbox(subchannel)?.visit(|arrivals, returns| {
             (arrivals.iter().map(saved).collect::<Vec<SavedPacket>>(), returns.to_vec())
         });
+        if let Some(primary) = &mut quiesced.state.primary {
+            primary.statistics = self.statistics();
+        }
         let mut packets = quiesced.packets;
         packets.extend(arrivals);
         packets.extend(quiesced.state.lost.take());
@@ -55,6 +58,7 @@ impl Card {
         let SavedChannel { packets, mut returns, state, .. } = saved;
         match &state.primary {
             Some(primary) => {
+                self.continue_statistics(primary.statistics);
                 self.start_monitor()?;
                 let link = LinkReporter::new(self.clock())?;
                 let restored = self.restore_primary(&channel, primary).map_err(refused)?;

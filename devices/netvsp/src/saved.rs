@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use vmbus_device::{SavedFormError, SavedPacket, parse_saved};
 
 use crate::protocol::nvsp::SavedSession;
+use crate::protocol::oid::Statistics;
 use crate::protocol::rndis::SavedControl;
 use crate::protocol::sub_allocations::{self, InvalidShare};
 
 /// The version of the format. A restore accepts no other. Must be incremented with every change of
 /// the types here.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Maximum bytes of one channel's state: above the size with all sub-allocations in use.
 const MAX_BYTES: usize = 32 << 20;
@@ -77,6 +78,8 @@ pub(crate) struct SavedPrimary {
     pub(crate) reported_link: Option<bool>,
     /// The transaction id of a request to revoke the receive buffer, which is not completed yet.
     pub(crate) revocation: Option<u64>,
+    /// The totals of all channels.
+    pub(crate) statistics: Statistics,
 }
 
 /// The error of a saved state that is invalid or belongs to another card.

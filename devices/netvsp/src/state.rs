@@ -25,6 +25,8 @@ pub(crate) struct Card {
     pub(crate) workers: Workers<SavedState>,
     /// One entry for each channel.
     pub(crate) counters: Box<[Arc<SharedCounters>]>,
+    /// The totals of the card that was saved, if this one is restored.
+    pub(crate) saved_statistics: Mutex<Statistics>,
     /// The channels of the current connection. Each opening of the primary channel replaces them.
     pub(crate) group: Mutex<Option<Arc<ChannelGroup>>>,
     pub(crate) link: CardLink,
@@ -55,9 +57,18 @@ impl Card {
 
     /// Returns the totals of all channels.
     pub(crate) fn statistics(&self) -> Statistics {
-        let mut totals = Statistics::default();
+        let mut totals = *self.saved_statistics();
         self.counters.iter().for_each(|one| totals.add(&one.statistics.read()));
         totals
+    }
+
+    /// Continues the totals of a saved card.
+    pub(crate) fn continue_statistics(&self, saved: Statistics) {
+        *self.saved_statistics() = saved;
+    }
+
+    fn saved_statistics(&self) -> MutexGuard<'_, Statistics> {
+        self.saved_statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the state of the link.

@@ -257,6 +257,19 @@ fn test_restored_card_has_the_guests_settings() {
 }
 
 #[test]
+fn test_restored_card_continues_the_counters_of_all_channels() {
+    let mut machine = Machine::new(4, 4);
+    for moves in 1..4 {
+        for channel in 0..4 {
+            assert_eq!(machine.guest.send_on(channel, &packet(&frame(1, 100), &[])), 1);
+        }
+        machine.move_on();
+        let sent = u64::to_le_bytes(4 * moves);
+        assert_eq!(machine.guest.query(0x0002_0101).1, sent, "{moves} moves");
+    }
+}
+
+#[test]
 fn test_damaged_state_costs_the_guest_its_channel_and_nothing_else() {
     let mut machine = Machine::new(1, 2);
     machine.store.frames.waiting.lock().unwrap().extend((0..10).map(flow));

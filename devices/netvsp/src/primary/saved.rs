@@ -10,7 +10,7 @@ use crate::control_plane::ControlPlane;
 use crate::data_path::DataPath;
 use crate::link::LinkReporter;
 use crate::protocol::nvsp::Session;
-use crate::protocol::oid::Link;
+use crate::protocol::oid::{Link, Statistics};
 use crate::protocol::rndis::Control;
 use crate::saved::{RestoreError, SavedPrimary, SavedState};
 
@@ -60,6 +60,8 @@ impl PrimaryHandler {
             is_table_sent: self.is_table_sent,
             reported_link: self.link.reported(),
             revocation: self.revocation.as_ref().map(|(_, transaction)| *transaction),
+            // Counted until the last channel is quiesced: see `Card::save_channel`.
+            statistics: Statistics::default(),
         };
         SavedState { primary: Some(Box::new(primary)), ..self.data.save() }
     }

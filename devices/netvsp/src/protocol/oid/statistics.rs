@@ -1,12 +1,15 @@
 //! Counters of a card for its guest (netvsc section 7.7).
 
+use serde::{Deserialize, Serialize};
+
 use super::super::MacAddress;
 use super::super::nvsp::NdisVersion;
 use super::answer::OidAnswer;
 use super::codes as oid;
 
-/// Totals of a card since its start, over all of its channels. They wrap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Totals of a card since its start, over all of its channels. They wrap. A restored card continues
+/// those that were saved, as guests expect them not to fall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Frames of the guest that the backend took.
     pub sent: Traffic,
@@ -48,7 +51,7 @@ impl Destination {
 }
 
 /// Frames in one direction, by their destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Frames to the address of one card.
     pub directed: Count,
@@ -59,7 +62,7 @@ pub struct Traffic {
 }
 
 /// Frames and their bytes, with their Ethernet headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Number of frames.
     pub frames: u64,

@@ -22,7 +22,6 @@ pub struct SavedSession {
     /// The receive buffer.
     pub receive_buffer: SavedBuffer,
     /// The receive buffer is divided for coalesced frames.
-    #[serde(default)]
     pub is_for_coalesced: bool,
     /// The send buffer.
     pub send_buffer: SavedBuffer,
