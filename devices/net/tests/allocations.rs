@@ -1,9 +1,7 @@
-//! A warm backend allocates nothing per frame. A separate program, as the count is the process's.
+//! A warm backend allocates nothing per frame. A separate program, as it has an allocator of its own.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use synthvm_net::passt::Passt;
 use synthvm_net::software::SoftwareOffload;
@@ -11,28 +9,10 @@ use synthvm_net::{
     Backend, Frame, Loop, NullNet, Pieces, Queue, Segmentation, Switch, UnixLink, VnetHeader,
 };
 use vm_memory::VolatileSlice;
-
-/// Counts allocations.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use vmbus_heap::CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Memory of one frame and the list of its pieces, which is used again.
 struct Buffer {
@@ -76,7 +56,7 @@ fn allocations(from: &mut dyn Queue, mut to: Option<&mut dyn Queue>, large: bool
     let (mut before, mut frames) = (0, 0);
     for round in 0..300 {
         if round == 100 {
-            before = ALLOCATIONS.load(Ordering::Relaxed);
+            before = vmbus_heap::allocations();
         }
         // A full backend is as good: its frames wait.
         let _ = frame.with(|pieces| from.send(&Frame { header, ..Frame::new(pieces) }));
@@ -91,7 +71,7 @@ fn allocations(from: &mut dyn Queue, mut to: Option<&mut dyn Queue>, large: bool
             frames += 1;
         }
     }
-    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    let after = vmbus_heap::allocations();
     assert!(frames >= 300 || from.event().is_none(), "{frames} frames received");
     after - before
 }

@@ -1,36 +1,16 @@
-//! A warm card allocates nothing per packet. A separate program, as the count is the process's.
+//! A warm card allocates nothing per packet. A separate program, as it has an allocator of its own.
 
 mod guest;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use guest::queues::flow;
 use guest::*;
 use synthvm_net::{Backend, Loop, NullNet};
-
-/// Counts allocations.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use vmbus_heap::CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Sends frames on all channels and receives all that come. Returns the allocations of the host in
 /// rounds 100 to 300, and the frames received in them.
@@ -50,9 +30,9 @@ fn allocations(backend: Arc<dyn Backend>, channels: u16) -> (u64, usize) {
                 assert!(guest.channel(index).try_send(u64::from(round), &nvsp, &[]));
             }
         }
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = vmbus_heap::allocations();
         guest.inline.serve();
-        let after = ALLOCATIONS.load(Ordering::Relaxed);
+        let after = vmbus_heap::allocations();
         count += if round < 100 { 0 } else { after - before };
         for index in 0..usize::from(channels) {
             for packet in guest.take(index) {

@@ -1,9 +1,8 @@
-//! A request allocates no memory once the worker is warm. This is a test program of its own, as the
-//! allocations of the whole process are counted.
+//! A request allocates no memory once the worker is warm. A separate program, as it has an allocator
+//! of its own.
 
 mod guest;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,36 +10,15 @@ use guest::scsi::{StorageChannel, read_srb, write_srb};
 use guest::{BareChannel, DATA, GuestRange};
 use synthvm_block::{Backend, Fault, Faulty, RamDisk, RawFile};
 use synthvm_storvsp::{DiskOptions, ScsiController};
+use vmbus_heap::{CountingAllocator, allocations};
 use vmbus_ring::{OutPacket, PacketKind, gpa_direct_header};
 use vmm_sys_util::tempfile::TempFile;
 
-/// Counts the allocations of the workers.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static IS_WORKER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-// SAFETY: all calls are forwarded unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if IS_WORKER.get() {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Allocations of the worker's thread before the request that it took last.
+static OF_WORKER: AtomicU64 = AtomicU64::new(0);
 
 /// Reads and writes of 8 scattered pages, 32 at a time.
 fn run(channel: &mut BareChannel, rounds: u64) {
@@ -69,12 +47,12 @@ fn test_io_once_warm_allocates_nothing() {
     let ram: Arc<dyn Backend> = Arc::new(RamDisk::new(16 << 20).unwrap());
     for backend in [raw, ram] {
         let controller = ScsiController::new(0, 0);
-        // Runs on the worker's thread, and so marks it.
-        let marking = Faulty::new(backend, |_| {
-            IS_WORKER.set(true);
+        // Runs on the worker's thread.
+        let reporting = Faulty::new(backend, |_| {
+            OF_WORKER.store(allocations(), Ordering::Relaxed);
             Fault::None
         });
-        controller.add_disk(0, Arc::new(marking), DiskOptions::default()).unwrap();
+        controller.add_disk(0, Arc::new(reporting), DiskOptions::default()).unwrap();
         let (mut guest, _) = guest::connect(&[controller]);
         let offer = guest.offers[0];
         let mut channel = guest.open(offer, 16);
@@ -82,13 +60,10 @@ fn test_io_once_warm_allocates_nothing() {
         // Warm up at the full depth in one batch, so that every entry and buffer exists.
         fill_ring_at_once(&mut channel);
         run(&mut channel, 20);
-        assert!(
-            ALLOCATIONS.load(Ordering::Relaxed) > 0,
-            "warming up allocates: it is being counted"
-        );
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = OF_WORKER.load(Ordering::Relaxed);
+        assert!(before > 0, "warming up allocates: it is being counted");
         run(&mut channel, 100);
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "allocations in 3,200 requests");
+        assert_eq!(OF_WORKER.load(Ordering::Relaxed), before, "allocations in 3,200 requests");
     }
 }
 

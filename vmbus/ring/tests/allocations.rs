@@ -2,35 +2,13 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use common::ring_in;
 use vmbus_gpadl::GuestBuffer;
+use vmbus_heap::{CountingAllocator, allocations};
 use vmbus_ring::{GpaRange, Mode, OutPacket, PacketKind, PlainMemory, gpa_direct_header};
 
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's guarantees are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's guarantees are passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[test]
 fn test_ring_packets_of_all_kinds_allocate_nothing() {
@@ -68,11 +46,11 @@ fn test_ring_packets_of_all_kinds_allocate_nothing() {
         };
         // The first round allocates the buffer.
         round(&mut buffer);
-        let before = COUNT.with(Cell::get);
+        let before = allocations();
         assert_ne!(before, 0, "the counter counts");
         for _ in 0..1000 {
             round(&mut buffer);
         }
-        assert_eq!(COUNT.with(Cell::get) - before, 0, "4,000 packets, {mode:?}");
+        assert_eq!(allocations() - before, 0, "4,000 packets, {mode:?}");
     }
 }

@@ -1,46 +1,13 @@
 //! The memory that a guest can make the host allocate: in proportion to the bytes it sent, never to
 //! the bytes it declared.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use vmbus_heap::{CountingAllocator, live_bytes};
 use vmbus_protocol::limits::{MAX_GPADL_RANGES, MAX_GPADLS_IN_PROGRESS};
 
 use crate::common::{Guest, LOW_PAGES, Range, Reply, post};
 
-/// Counts the live bytes of each test's own thread.
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    // A thread that ends frees memory after its counter is gone; no test asks then.
-    let _ = LIVE.try_with(|live| live.set(live.get().wrapping_add(bytes)));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller's contract is this method's own.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn live() -> isize {
-    LIVE.with(Cell::get)
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Bytes that one of many unfinished GPADLs may cost beyond the list it has received.
 const EACH: isize = 512;
@@ -57,13 +24,13 @@ const COMPLETE: isize = 4096;
 fn test_memory_of_unfinished_headers_is_a_small_constant_each() {
     // Four channels: one may have a quarter of them.
     let mut guest = Guest::v5_3(4);
-    let before = live();
+    let before = live_bytes();
     for id in 0..10_000 {
         guest.post(&post::header(1 + id % 4, id, 1, 65_528, &[])).unwrap();
         guest.replies.clear();
         (guest.targets, guest.sizes) = Default::default();
     }
-    let cost = live() - before;
+    let cost = live_bytes() - before;
     assert_eq!(guest.core.gpadls_arriving(), MAX_GPADLS_IN_PROGRESS);
     let bound = EACH * isize::try_from(MAX_GPADLS_IN_PROGRESS).unwrap();
     assert!(cost < bound, "{cost} bytes for {MAX_GPADLS_IN_PROGRESS} headers");
@@ -76,17 +43,17 @@ fn cost_never_beyond_received(messages: &[Vec<u8>]) -> isize {
     guest.replies.reserve(16);
     // Another one, of which nothing came yet: the map has space for several.
     guest.post(&post::header(1, 2, 1, 16, &[])).unwrap();
-    let before = live();
+    let before = live_bytes();
     let mut received = 0;
     for message in &messages[..messages.len() - 1] {
         guest.post(message).unwrap();
         received += isize::try_from(message.len()).unwrap();
-        let cost = live() - before;
+        let cost = live_bytes() - before;
         assert!(cost <= received + BEYOND, "{cost} bytes after {received} received");
     }
     guest.post(messages.last().unwrap()).unwrap();
     assert_eq!(guest.take(), [Reply::created(1, 1)]);
-    live() - before
+    live_bytes() - before
 }
 
 /// Pages of which no two are neighbours.
@@ -146,10 +113,10 @@ fn test_memory_comes_back_with_a_reset() {
         (guest.replies, guest.targets, guest.sizes) = Default::default();
     };
     round(&mut guest);
-    let before = live();
+    let before = live_bytes();
     for _ in 0..20 {
         round(&mut guest);
     }
-    let grown = live() - before;
+    let grown = live_bytes() - before;
     assert!(grown < 4096, "{grown} bytes more after 20 rounds");
 }
