@@ -4,7 +4,8 @@
 mod guest;
 
 use std::sync::Arc;
-use std::thread::yield_now;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, yield_now};
 use std::time::{Duration, Instant};
 
 use guest::queues::flow;
@@ -216,4 +217,88 @@ fn test_interrupts_for_frames_that_wait_for_an_answer_are_not_delayed() {
         assert_eq!(guest.receive(), [Frame { bytes, info: vec![] }]);
     }
     assert_eq!(moderated(&guest), 0);
+}
+
+/// A thread that sends frames to the card until this is dropped.
+struct Flood {
+    is_wanted: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(mut far: Box<dyn Queue>) -> Self {
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        let wanted = Arc::clone(&is_wanted);
+        let work = move || {
+            while wanted.load(Ordering::Relaxed) {
+                if !send(&mut *far, frame(1, 1500)) {
+                    yield_now();
+                }
+            }
+        };
+        Self { is_wanted, thread: Some(std::thread::spawn(work)) }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_wanted.store(false, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Takes frames until one has come, and completes them. Returns their number.
+fn receive_some(guest: &mut NetGuest) -> usize {
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut count = 0;
+    while count == 0 {
+        let mut packets = guest.take_early();
+        packets.extend(guest.take(0));
+        for packet in packets.iter().filter(|packet| packet.transfer.is_some()) {
+            count += guest.frames(packet).len();
+            guest.complete(packet);
+        }
+        assert!(Instant::now() < end, "no frame came");
+        yield_now();
+    }
+    count
+}
+
+#[test]
+fn test_interface_up_and_down_1000_times_under_traffic_gets_frames_while_it_is_up() {
+    let Cable { mut guest, card, near: _near, far, _peer } = Cable::new(1);
+    let _flood = Flood::start(far);
+    for round in 0..1000 {
+        guest.set(FILTER, &0x20_u32.to_le_bytes());
+        assert_eq!(guest.send_on(0, &packet(&frame(2, 1500), &[])), 1);
+        receive_some(&mut guest);
+        guest.set(FILTER, &0_u32.to_le_bytes());
+        // Those from before the answer. None comes after it.
+        let mut packets = guest.take_early();
+        packets.extend(guest.take(0));
+        packets.iter().for_each(|packet| guest.complete(packet));
+        assert_eq!(guest.query(0x0001_010E), (0, vec![0; 4]));
+        assert!(guest.take_early().is_empty(), "round {round}: a frame after the filter");
+    }
+    while card.channel_counters()[0].in_use != 0 {
+        guest.query(FILTER);
+    }
+}
+
+#[test]
+fn test_channel_opened_and_closed_200_times_under_traffic_gets_frames_each_time() {
+    let Cable { mut guest, near: _near, far, _peer, .. } = Cable::new(1);
+    let _flood = Flood::start(far);
+    for _ in 0..200 {
+        let message = packet(&frame(2, 1500), &[]);
+        assert_eq!(guest.send_in_section(&message), 1);
+        receive_some(&mut guest);
+        // More frames arrive, which the guest never completes.
+        guest = guest.reopen(512);
+        // Not a number of the rings', which have a new one each time.
+        guest.buffers.first_gpadl = 10_000;
+        guest.initialise();
+        guest.set(FILTER, &0x20_u32.to_le_bytes());
+    }
+    receive_some(&mut guest);
 }

@@ -23,6 +23,9 @@ pub const SEND: u64 = 2200;
 pub const SEND_PAGES: usize = 16;
 pub const REQUEST: u64 = 2300;
 
+/// Pages of each ring of a channel.
+pub const RING_PAGES: usize = 8;
+
 /// The guest's number for the receive buffer.
 pub const SET: u16 = 0xCAFE;
 /// Bytes of a sub-allocation: 256 for headers, 1,514, and 36 that Windows overwrites.
@@ -104,7 +107,24 @@ impl NetGuest {
 
     /// Opens the channel of `offer` again.
     pub fn again(mut guest: BareGuest, offer: GuestOffer, inline: InlineWorkers) -> Self {
-        let channel = guest.open(offer, 8);
+        let channel = guest.open(offer, RING_PAGES);
+        Self::with_channel(guest, channel, inline)
+    }
+
+    /// Closes the channel, revokes all memory, and opens the channel again with its rings at page
+    /// `first`.
+    pub fn reopen(self, first: usize) -> Self {
+        let Self { mut guest, channel, buffers, inline, .. } = self;
+        let (relid, rings) = (channel.relid, channel.gpadl);
+        guest.post_close(relid);
+        for gpadl in [buffers.first_gpadl, buffers.first_gpadl + 1, rings] {
+            guest.teardown(relid, gpadl);
+        }
+        let channel = guest.open_at(guest.offers[0], first, RING_PAGES);
+        Self::with_channel(guest, channel, inline)
+    }
+
+    fn with_channel(guest: BareGuest, channel: BareChannel, inline: InlineWorkers) -> Self {
         let (subchannels, buffers) = (Vec::new(), Buffers::default());
         let (early, early_on) = (VecDeque::new(), Vec::new());
         Self {
