@@ -60,6 +60,8 @@ pub(super) struct Measured {
     pub(super) bytes_per_second: f64,
     /// Packets on the wire that arrived in all.
     pub(super) packets: f64,
+    /// The part of the datagrams that did not arrive; 0 for TCP, which sends them again.
+    pub(super) lost: f64,
 }
 
 /// Returns the command in the guest that runs a load and prints a single line, as QEMU loses bytes
@@ -109,14 +111,21 @@ impl Measured {
             };
             let rate: f64 = before("Kbits/sec")?.parse().ok()?;
             let seconds: f64 = before("sec")?.split_once('-')?.1.parse().ok()?;
+            let lost = match stream.protocol {
+                Protocol::Tcp => 0.0,
+                Protocol::Udp => words.iter().find_map(|word| {
+                    let (lost, sent) = word.split_once('/')?;
+                    Some(lost.parse::<f64>().ok()? / sent.parse::<f64>().ok()?)
+                })?,
+            };
             let is_sum = words.first() == Some(&"[SUM]");
             let is_whole = is_sum == (stream.streams > 1) && words.last() == Some(&"receiver");
-            (is_whole && rate > 0.0).then_some((rate * 1000.0 / 8.0, seconds))
+            (is_whole && rate > 0.0).then_some((rate * 1000.0 / 8.0, seconds, lost))
         };
-        let (bytes_per_second, seconds) =
+        let (bytes_per_second, seconds, lost) =
             found().ok_or_else(|| format!("iperf3's result makes no sense: {line:?}"))?;
         let packets = bytes_per_second * seconds / stream.protocol.payload();
-        Ok(Measured { bytes_per_second, packets })
+        Ok(Measured { bytes_per_second, packets, lost })
     }
 }
 
@@ -137,7 +146,8 @@ mod tests {
         assert_eq!((found.bytes_per_second, found.packets), (1_448_000.0, 2000.0));
         let line = "[SUM]   0.00-1.00   sec   115 MBytes  11584 Kbits/sec  0.010 ms  30992/117175 \
             (26%)  receiver";
-        assert_eq!(Measured::parse(line, &FOUR).unwrap().packets, 1000.0);
+        let found = Measured::parse(line, &FOUR).unwrap();
+        assert_eq!((found.packets, found.lost), (1000.0, 30_992.0 / 117_175.0));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Run {
     pub(super) speed: f64,
     /// Packets on the wire, or round trips.
     pub(super) packets: f64,
+    /// The part of the datagrams that was lost on the way.
+    pub(super) lost: f64,
     /// The 99th percentile of a round trip in microseconds.
     pub(super) p99_us: Option<f64>,
     /// The costs, without those of a load of nearly nothing.
@@ -79,7 +81,8 @@ impl Run {
     fn measure(side: &mut Side, case: &Case) -> Result<Run, String> {
         let way = way(side, case)?;
         let Side { machine, tap } = side;
-        let mut run = Run { speed: 0.0, packets: 0.0, p99_us: None, load: Load::default() };
+        let mut run =
+            Run { speed: 0.0, packets: 0.0, lost: 0.0, p99_us: None, load: Load::default() };
         let load = Load::measure(machine, |machine| {
             match case {
                 Case::Stream(stream) => {
@@ -87,6 +90,7 @@ impl Run {
                     let measured = iperf::Measured::parse(&line, stream)
                         .map_err(|error| format!("{}: {error}", machine.name))?;
                     (run.speed, run.packets) = (measured.bytes_per_second, measured.packets);
+                    run.lost = measured.lost;
                 }
                 Case::RoundTrips { count } => {
                     let trips = round_trips::measure(machine, tap, *count)?;

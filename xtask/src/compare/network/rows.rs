@@ -2,7 +2,7 @@
 
 use super::super::rounds::Round as _;
 use super::super::rows::{Better, Row, middle};
-use super::cases::Case;
+use super::cases::{Case, Protocol, Stream};
 use super::round::{Round, Run};
 use super::side::PEERS;
 
@@ -60,6 +60,9 @@ fn compare(name: &str, case: &Case, ours: &[Run], peer: &[Run]) -> Vec<Row> {
             run.load.interrupts / run.packets
         }),
     ]);
+    if let Case::Stream(Stream { protocol: Protocol::Udp, .. }) = case {
+        rows.push(row("lost", "% of the datagrams", less, 0.01, |run| run.lost * 100.0));
+    }
     rows
 }
 
@@ -70,7 +73,7 @@ mod tests {
 
     fn run(speed: f64, interrupts: f64) -> Run {
         let load = Load { interrupts, ..Load::default() };
-        Run { speed, packets: 100.0, p99_us: Some(speed), load }
+        Run { speed, packets: 100.0, lost: 0.0, p99_us: Some(speed), load }
     }
 
     #[test]
