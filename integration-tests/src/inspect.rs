@@ -24,6 +24,9 @@ pub struct Inspect {
     /// The TPM, if there is one.
     #[serde(default)]
     pub tpm: Option<Tpm>,
+    /// The host sockets, if there are any.
+    #[serde(default)]
+    pub vsock: Option<Vsock>,
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
@@ -45,6 +48,31 @@ pub struct Tpm {
     pub state: String,
     /// Number of commands that ended with a response.
     pub commands: u64,
+}
+
+/// The host sockets.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Vsock {
+    /// Open connections.
+    pub open: u64,
+    /// Connections that the guest has not opened yet.
+    pub pending: u64,
+    /// Connections of the guest that were opened.
+    pub from_guest: u64,
+    /// Connections of the host that were opened.
+    pub from_host: u64,
+    /// Requests for a service on which no program listens.
+    pub no_listener: u64,
+    /// Connections that the guest did not open in time.
+    pub unanswered: u64,
+    /// Requests that were refused for another reason.
+    pub failed: u64,
+    /// Connections that the guest broke.
+    pub broken: u64,
+    /// Bytes from the guest.
+    pub bytes_to_host: u64,
+    /// Bytes to the guest.
+    pub bytes_to_guest: u64,
 }
 
 /// A network card.

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod inspect;
 pub mod networks;
 pub mod trace;
+pub mod vsock;
 
 /// The guest of storvsp's tests, for tests that need requests in flight.
 #[cfg(test)]

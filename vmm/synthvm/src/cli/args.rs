@@ -186,6 +186,10 @@ pub(super) struct RunArgs {
     /// Second serial port, with the same values [default: null]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial2: Option<String>,
+    /// AF_VSOCK of the guest: programs of the host connect to SOCK and write `CONNECT PORT`, and
+    /// listen at SOCK_PORT for the guest; keys: socket, service=GUID:PATH (a service's own socket)
+    #[arg(long, value_name = "SOCK", help_heading = "Consoles and control")]
+    vsock: Option<String>,
     /// Socket for `synthvm inspect` and `synthvm control`
     #[arg(long, value_name = "SOCK", help_heading = "Consoles and control")]
     control: Option<String>,
@@ -263,6 +267,7 @@ impl RunArgs {
             ("irqchip", &self.irqchip),
             ("rtc", &self.rtc),
             ("tpm", &self.tpm),
+            ("vsock", &self.vsock),
             ("on-reset", &self.on_reset),
             ("on-panic", &self.on_panic),
             ("stop-timeout", &self.stop_timeout),

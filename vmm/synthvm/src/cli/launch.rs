@@ -22,6 +22,7 @@ use crate::disks::{DiskError, DiskSet};
 use crate::display::Display;
 use crate::networks::{NetworkSet, OpenNetworks};
 use crate::trace::TraceFile;
+use crate::vsock::Vsock;
 
 /// What the machine uses and has opened before it exists. Dropping it leaves nothing behind.
 pub(super) struct Opened {
@@ -29,6 +30,7 @@ pub(super) struct Opened {
     pub(super) networks: OpenNetworks,
     pub(super) tpm: Option<Emulator>,
     pub(super) trace: Option<TraceFile>,
+    pub(super) vsock: Option<ListeningSocket>,
 }
 
 /// Builds the machine, runs it until it ends and returns its exit status.
@@ -37,7 +39,7 @@ pub(super) fn launch(
     opened: Opened,
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
-    let Opened { disks, networks, tpm, trace } = opened;
+    let Opened { disks, networks, tpm, trace, vsock } = opened;
     let mut machine = Machine::build(&config.machine())?;
     let internal = |what: &str, error: &dyn std::fmt::Display| {
         Failure::text(Exit::Internal, format!("{what}: {error}"))
@@ -56,6 +58,9 @@ pub(super) fn launch(
         NetworkSet::start(networks, &bus).map_err(|error| internal("network cards", &error))?;
     let display = Display::start(&config.display, &mut machine, &bus)
         .map_err(|error| internal("the display", &*error))?;
+    let vsock = config.vsock.as_ref().zip(vsock);
+    let vsock = vsock.map(|(config, listener)| Vsock::start(config, listener, &bus)).transpose();
+    let vsock = vsock.map_err(|error| internal("host sockets", &error))?;
     if let Some(device) = config.test_device {
         test_device::offer(device, &bus).map_err(|error| internal("the test device", &error))?;
     }
@@ -71,6 +76,7 @@ pub(super) fn launch(
         networks,
         tpm,
         display,
+        vsock,
         memory_bytes: config.memory.size.bytes(),
         resets,
     });

@@ -33,11 +33,13 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let trace = args.trace_bus.as_deref().map(create_trace).transpose()?;
     // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
+    let vsock = config.vsock.as_ref().map(|vsock| ListeningSocket::bind(&vsock.socket));
+    let vsock = vsock.transpose()?;
     doctor::require(&config)?;
     // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, Opened { disks, networks, tpm, trace }, control)
+    launch(&config, Opened { disks, networks, tpm, trace, vsock }, control)
 }
 
 /// Checks the content of the kernel and of the firmware.

@@ -20,6 +20,7 @@ use crate::disks::DiskSet;
 use crate::display::{Display, PointerRequest, ScreenSize};
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 use crate::networks::NetworkSet;
+use crate::vsock::Vsock;
 
 /// The parts of a machine that the control socket inspects and changes.
 pub(super) struct Parts {
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) networks: NetworkSet,
     pub(super) tpm: Option<Arc<TpmDevice>>,
     pub(super) display: Option<Display>,
+    pub(super) vsock: Option<Vsock>,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -147,6 +149,7 @@ impl ControlTarget for Target {
         report.set_bus(&parts.bus.inspect());
         report.set_networks(parts.networks.reports());
         report.display = parts.display.as_ref().map(Display::report);
+        report.vsock = parts.vsock.as_ref().map(Vsock::report);
         report.set_vcpus(&parts.handle.vcpu_exits());
         report
     }
@@ -249,6 +252,7 @@ mod tests {
                     networks: NetworkSet::default(),
                     tpm: None,
                     display: None,
+                    vsock: None,
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -309,8 +313,10 @@ mod tests {
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
         let networks = NetworkSet::default();
-        let (tpm, display, resets) = (None, None, Arc::default());
-        let parts = Parts { handle, bus, disks, networks, tpm, display, memory_bytes: 0, resets };
+        let (tpm, display, vsock, resets) = (None, None, None, Arc::default());
+        let memory_bytes = 0;
+        let parts =
+            Parts { handle, bus, disks, networks, tpm, display, vsock, memory_bytes, resets };
         let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
         target.ends();
         target.requests_ended();

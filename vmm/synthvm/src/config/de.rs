@@ -1,7 +1,10 @@
 //! The deserializer from a tree of placed values to typed values. Every error has the place of the
 //! value at fault.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
@@ -26,6 +29,40 @@ pub(crate) fn optional_host_path<'de, D: Deserializer<'de>>(
     #[derive(Deserialize)]
     struct Given(#[serde(deserialize_with = "host_path")] PathBuf);
     Option::<Given>::deserialize(deserializer).map(|path| path.map(|Given(path)| path))
+}
+
+/// Reads a list of texts, or one text in place of a list of one. `expected` describes both.
+pub(crate) fn one_or_more<'de, T, D>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
+    struct OneOrMore<T>(&'static str, PhantomData<T>);
+
+    impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for OneOrMore<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            text.parse().map(|one| vec![one]).map_err(E::custom)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(text) = items.next_element::<String>()? {
+                all.push(text.parse().map_err(serde::de::Error::custom)?);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMore(expected, PhantomData))
 }
 
 impl Node {

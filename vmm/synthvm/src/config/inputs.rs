@@ -76,7 +76,11 @@ impl VmConfig {
             check_disc(path).map_err(|message| fail(option, path, message))?;
         }
         check_port("serial", &self.serial)?;
-        check_port("serial2", &self.serial2)
+        check_port("serial2", &self.serial2)?;
+        match &self.vsock {
+            Some(vsock) => check_port("vsock", &SerialConfig::Socket(vsock.socket.clone())),
+            None => Ok(()),
+        }
     }
 }
 

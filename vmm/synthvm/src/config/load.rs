@@ -8,7 +8,7 @@ use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
 use super::{
     VmConfig, check, de, disk, display, dvd, file, firmware, installed, keyvalue, network, profile,
-    tpm,
+    tpm, vsock,
 };
 
 /// A flag that the user gave.
@@ -45,6 +45,7 @@ pub const KEYS: &[&str] = &[
     "irqchip",
     "rtc",
     "tpm",
+    "vsock",
     "on-reset",
     "on-panic",
     "stop-timeout",
@@ -67,6 +68,7 @@ const TABLES: &[(&str, Bare)] = &[
     ("display", display::BARE),
     ("hyperv", Bare::key("preset")),
     ("tpm", tpm::BARE),
+    ("vsock", vsock::BARE),
 ];
 
 impl VmConfig {

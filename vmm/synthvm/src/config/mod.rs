@@ -28,6 +28,7 @@ mod test_device;
 #[cfg(test)]
 mod tests;
 mod tpm;
+mod vsock;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -59,6 +60,7 @@ pub use synthvm_machine::{
 };
 pub use test_device::TestDevice;
 pub use tpm::{TpmBackend, TpmConfig};
+pub use vsock::{VsockConfig, VsockService};
 
 /// The default device node of KVM.
 pub const DEFAULT_KVM: &str = "/dev/kvm";
@@ -145,6 +147,9 @@ pub struct VmConfig {
     /// A TPM 2.0. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmConfig>,
+    /// AF_VSOCK of the guest, to and from Unix sockets. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
     /// The action on a guest's reset.
     #[serde(default)]
     pub on_reset: OnReset,

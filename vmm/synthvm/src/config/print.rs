@@ -50,6 +50,9 @@ impl VmConfig {
             optional(&mut tpm.state)?;
             optional(&mut tpm.program)?;
         }
+        if let Some(vsock) = &mut config.vsock {
+            make_absolute(&mut vsock.socket)?;
+        }
         for port in [&mut config.serial, &mut config.serial2] {
             match port {
                 SerialConfig::File(path) | SerialConfig::Socket(path) => make_absolute(path)?,

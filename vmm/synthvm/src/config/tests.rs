@@ -209,6 +209,33 @@ fn test_tpm_of_a_flag_and_of_a_file_are_the_same_and_print_back() {
 }
 
 #[test]
+fn test_vsock_of_a_flag_and_of_a_file_are_the_same_and_print_back() {
+    let (one, other) =
+        ("00000001-0000-0000-0000-000000000000", "00000002-0000-0000-0000-000000000000");
+    let flag = format!("v.sock,service={one}:/a,service={other}:/b");
+    let config = with(&[("vsock", &flag)]).unwrap();
+    let file = format!(
+        "kernel = \"k\"\n[vsock]\nsocket = \"v.sock\"\nservice = [\"{one}:/a\", \"{other}:/b\"]"
+    );
+    assert_eq!(load(&file, &[]).unwrap().vsock, config.vsock);
+    let again = load(&config.to_toml().unwrap(), &[]).unwrap().vsock.unwrap();
+    assert_eq!(again.socket, std::path::absolute("v.sock").unwrap());
+    assert_eq!(again.services, config.vsock.unwrap().services);
+    for (bad, why) in [
+        ("", "vsock"),
+        ("socket=", "socket"),
+        ("service=1:/a", "GUID"),
+        ("v,cid=3", "cid"),
+        ("v,service=agent", "GUID:PATH"),
+        (&format!("v,service={one}:a"), "absolute"),
+        (&format!("v,service={one}:/a,service={one}:/b"), "twice"),
+    ] {
+        let error = with(&[("vsock", bad)]).unwrap_err().to_string();
+        assert!(error.contains("vsock") && error.contains(why), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn test_print_shows_every_key_of_the_file() {
     let options = [
         ("initrd", "i"),
@@ -221,6 +248,7 @@ fn test_print_shows_every_key_of_the_file() {
         ("disk-channels", "2"),
         ("test-device", "echo"),
         ("tpm", "swtpm"),
+        ("vsock", "v"),
     ];
     let text = with(&options).unwrap().to_toml().unwrap();
     let table: toml::Table = text.parse().unwrap();

@@ -10,6 +10,7 @@ mod rates;
 mod render;
 mod render_display;
 mod render_network;
+mod render_vsock;
 mod report;
 mod table;
 

@@ -7,7 +7,7 @@ use synthvm_storvsp::UnitKind;
 use super::rates::{Rates, bytes, short};
 use super::table::printable;
 use super::{Align, ChannelReport, InspectReport, RingReport, Table};
-use super::{render_display, render_network};
+use super::{render_display, render_network, render_vsock};
 
 const L: Align = Align::Left;
 const R: Align = Align::Right;
@@ -53,9 +53,11 @@ pub fn render(
     disks(&mut text, now, before, &rates);
     limits(&mut text, now);
     networks(&mut text, now, before, &rates);
-    for (title, table) in
-        [("Screen", render_display::screen(now)), ("Input", render_display::input(now))]
-    {
+    for (title, table) in [
+        ("Screen", render_display::screen(now)),
+        ("Input", render_display::input(now)),
+        ("Sockets", render_vsock::vsock(now)),
+    ] {
         if let Some(table) = table {
             text.section(title, &table);
         }

@@ -6,6 +6,7 @@ use vmbus_host::WorkerStats;
 
 use super::NetworkReport;
 use crate::display::DisplayReport;
+use crate::vsock::VsockReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.
@@ -36,6 +37,9 @@ pub struct InspectReport {
     /// The display; `None` for a machine without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display: Option<DisplayReport>,
+    /// The host sockets; `None` for a machine without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockReport>,
     /// The last panic that the guest reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<PanicReport>,

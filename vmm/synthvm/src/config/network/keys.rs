@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use synthvm_net::passt::Forward;
 use synthvm_net::{LinkState, MAX_FRAME, MIN_FRAME, tap};
 use synthvm_netvsp::protocol::MacAddress;
 
-use super::super::de::optional_host_path;
+use super::super::de::{one_or_more, optional_host_path};
 use super::super::{bounded, check_id};
 use super::{Descriptors, NetworkBackend, NetworkConfig};
 
@@ -33,7 +32,7 @@ pub(super) struct Keys {
     queues: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fd: Option<Descriptors>,
-    #[serde(deserialize_with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "forwards", skip_serializing_if = "Vec::is_empty")]
     forward: Vec<Forward>,
     #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
     passt: Option<PathBuf>,
@@ -233,29 +232,6 @@ fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Err
     bounded(deserializer, "an MTU", MIN_MTU..=MAX_MTU).map(Some)
 }
 
-/// Reads a list, or one value in place of a list of one.
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Forward>, D::Error> {
-    struct OneOrMore;
-
-    impl<'de> Visitor<'de> for OneOrMore {
-        type Value = Vec<Forward>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a port forward such as \"tcp:2222:22\", or a list of them")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<Forward>, E> {
-            text.parse().map(|forward| vec![forward]).map_err(E::custom)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Forward>, A::Error> {
-            let mut forwards = Vec::new();
-            while let Some(forward) = items.next_element()? {
-                forwards.push(forward);
-            }
-            Ok(forwards)
-        }
-    }
-
-    deserializer.deserialize_any(OneOrMore)
+fn forwards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Forward>, D::Error> {
+    one_or_more(deserializer, "a port forward such as \"tcp:2222:22\", or a list of them")
 }

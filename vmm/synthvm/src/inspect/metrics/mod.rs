@@ -9,6 +9,7 @@ mod display;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vsock;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub fn metrics(report: &InspectReport) -> String {
     devices::disks(&mut text, report);
     devices::networks(&mut text, report);
     display::display(&mut text, report);
+    vsock::vsock(&mut text, report);
     text.finish()
 }
 
