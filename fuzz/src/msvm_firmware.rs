@@ -146,7 +146,7 @@ fn check(device: &BiosDevice) {
 
 /// Returns whether the variable has a vendor that the fuzzer uses.
 fn is_fuzzed(name: &synthvm_msvm::Name, device: &BiosDevice) -> bool {
-    [[0; 16], [1; 16]].iter().any(|vendor| {
-        device.nvram().get(Guid::from_bytes(*vendor), name).is_ok()
-    })
+    [[0; 16], [1; 16]]
+        .iter()
+        .any(|vendor| device.nvram().get(Guid::from_bytes(*vendor), name).is_ok())
 }
