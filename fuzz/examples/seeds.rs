@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 9] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 10] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
@@ -56,6 +56,7 @@ fn main() {
         ("msvm_firmware", msvm_firmware()),
         ("display_protocols", display_protocols()),
         ("firmware_platform", firmware_platform()),
+        ("socket_streams", socket_streams()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -562,5 +563,31 @@ fn firmware_platform() -> Vec<(&'static str, Seed)> {
         ("flash_erase", erase.u8(4)),
         ("rom_decoded", rom.u8(6).u16(4998).u8(3)),
         ("ports", seed().bytes(&[0, 0, 0x19, 0, 0, 0, 1]).bytes(&[0, 1, 0, 0, 0, 0, 0]).u8(7)),
+    ]
+}
+
+fn socket_streams() -> Vec<(&'static str, Seed)> {
+    let sent = |seed: Seed, length| seed.u8(0).u16(length);
+    let written = |seed: Seed, length| seed.u8(6).u16(length);
+    let read = |seed: Seed, length| seed.u8(7).u16(length);
+    let full = (0..4).fold(seed().u8(0), |seed, _| sent(seed, 4088));
+    let paged = (0..4).fold(seed().u8(1), |seed, _| sent(seed, 3001));
+    let flood = |mode| (0..8).fold(seed().u8(mode), |seed, _| written(seed, 60_000).u8(5));
+    vec![
+        ("echo", read(sent(written(seed().u8(0), 100).u8(5), 100), 200)),
+        ("full", read(read(full, 5000), 60_000)),
+        ("paged", read(paged, 60_000)),
+        ("flood", flood(0)),
+        ("flood_paged", flood(1)),
+        ("end_of_guest", written(sent(seed().u8(0), 8).u8(2), 9).u8(5)),
+        ("data_after_end", sent(seed().u8(0).u8(2), 8)),
+        ("end_of_host", written(seed().u8(0), 9).u8(8).u8(0).u8(5)),
+        ("vanished", sent(written(seed().u8(0), 9).u8(8).u8(2), 10).u8(5)),
+        ("closed", sent(seed().u8(0), 4000).u8(8).u8(3)),
+        ("header", seed().u8(0).u8(3).u32(1).u32(77).u16(16)),
+        ("index", sent(seed().u8(0), 10).u8(4).u16(0).u64(8)),
+        ("changed", (0..40).fold(seed().u8(0), |seed, _| sent(seed, 4088)).u8(4).u16(515).u64(0)),
+        ("request", seed().bytes(b"CONNECT 5000\n")),
+        ("request_guid", seed().bytes(b"connect 00001388-facb-11e6-bd58-64006a7986d3\r\n")),
     ]
 }

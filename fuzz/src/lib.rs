@@ -26,6 +26,7 @@ mod packet_model;
 mod page_list;
 mod ring_model;
 pub mod ring_reading;
+pub mod socket_streams;
 mod twin;
 
 // Links to the host's property test (vmbus/host/tests/property), whose model has all rules on which
@@ -92,6 +93,7 @@ mod tests {
         assert!(play("network_protocol", crate::network_protocol::run) >= 10);
         assert!(play("msvm_firmware", crate::msvm_firmware::run) >= 10);
         assert!(play("display_protocols", crate::display_protocols::run) >= 10);
+        assert!(play("socket_streams", crate::socket_streams::run) >= 10);
         assert!(play("firmware_platform", crate::firmware_platform::run) >= 5);
     }
 
@@ -107,6 +109,7 @@ mod tests {
             crate::msvm_firmware::run,
             crate::display_protocols::run,
             crate::firmware_platform::run,
+            crate::socket_streams::run,
         ] {
             run(&[]);
         }

@@ -37,14 +37,16 @@ pub struct SocketReport {
 /// Defines the counters and their report.
 macro_rules! counters {
     ($($name:ident),*) => {
-        /// The counters. The loop changes them, and reports read them.
+        /// The counters of all connections. The loop changes them, and reports read them.
         #[derive(Debug, Default)]
-        pub(crate) struct Counters {
+        pub struct Counters {
             $(pub(crate) $name: Counter,)*
         }
 
         impl Counters {
-            pub(crate) fn report(&self) -> SocketReport {
+            /// Returns the present values.
+            #[must_use]
+            pub fn report(&self) -> SocketReport {
                 SocketReport { $($name: self.$name.get(),)* }
             }
         }

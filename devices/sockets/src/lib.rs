@@ -5,7 +5,7 @@
 //! | [`protocol`] | services, offers, frames, the host's handshake. No I/O, no threads |
 //! | `services` | the Unix socket behind each service |
 //! | `unix` | Unix sockets without blocking |
-//! | `pump` | an open connection: from ring to socket and back, without a buffer |
+//! | [`pump`] | an open connection: from ring to socket and back, without a buffer |
 //! | `event_loop` | the thread that serves all connections |
 //! | `device` | a connection as the bus sees it |
 //! | `shared` | what the thread shares with bus, devices and reports |
@@ -17,7 +17,7 @@ mod device;
 mod event_loop;
 mod limits;
 pub mod protocol;
-mod pump;
+pub mod pump;
 mod services;
 mod shared;
 mod sockets;

@@ -8,6 +8,7 @@ mod network;
 mod raw;
 mod runtime;
 mod scaling_plot;
+mod sockets;
 mod storage;
 mod table;
 
@@ -36,6 +37,9 @@ pub(crate) enum What {
     /// The runtime of backends: small requests through a handler, compared with a hand-written
     /// loop. Takes seconds.
     Runtime(Output),
+    /// Host sockets in one process: bytes between a guest's ring and a program, compared with a bare
+    /// pair of Unix sockets. Takes seconds.
+    Sockets(Output),
     /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring
     /// with fixed buffers. Takes four minutes.
     Raw(raw::Arguments),
@@ -76,6 +80,7 @@ pub(crate) fn main(what: &What) -> Result<(), String> {
         What::Network(arguments) => network::main(arguments),
         What::Images(output) => images::main(output),
         What::Runtime(output) => runtime::main(output),
+        What::Sockets(output) => sockets::main(output),
         What::Raw(arguments) => raw::main(arguments),
     }
 }

@@ -32,7 +32,7 @@ enum Stage {
         /// The line that tells a host program that the guest has accepted.
         reply: Option<String>,
     },
-    Open(Box<Pump>),
+    Open(Box<Pump<Channel>>),
 }
 
 /// A connection to be offered.
@@ -151,7 +151,7 @@ impl EventLoop {
                 Ok(Turn::More) => self.make_ready(id),
                 Ok(Turn::Ended) => self.close(id),
                 Err(fault) => {
-                    let relid = pump.channel().relid();
+                    let relid = pump.rings().relid();
                     self.shared.counters.broken.add(1);
                     self.log.log(|suppressed| {
                         warn!(relid, %fault, suppressed, "the guest broke a socket connection");
@@ -165,10 +165,10 @@ impl EventLoop {
     /// Drops an open connection: the guest sees its end, and so does the host program.
     fn close(&mut self, id: u64) {
         let Some(connection) = self.connections.remove(&id) else { return };
-        if let Stage::Open(pump) = connection.stage {
+        if let Stage::Open(mut pump) = connection.stage {
             // The bus keeps the doorbell and gives it to the next channel, so that closing this
             // descriptor does not end its events.
-            self.unwatch(pump.channel().doorbell().as_raw_fd());
+            self.unwatch(pump.rings().doorbell().as_raw_fd());
             self.shared.counters.open.sub(1);
             debug!(id, "socket connection closed");
         }

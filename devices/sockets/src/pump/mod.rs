@@ -9,10 +9,9 @@ mod to_host;
 use std::os::unix::net::UnixStream;
 
 use thiserror::Error;
-use vmbus_host::Channel;
-use vmbus_ring::{PacketKind, RingError, WriteError};
+use vmbus_host::{Channel, ChannelTrace};
+use vmbus_ring::{Incoming, Outgoing, PacketKind, RingError, WriteError};
 
-use crate::counters::Counters;
 use crate::limits::{CLOSING_ROUNDS, TURN_ROUNDS};
 use crate::protocol::{BadFrame, MAX_PACKET};
 use crate::unix::Pieces;
@@ -20,20 +19,63 @@ use crate::unix::Pieces;
 use to_guest::ToGuest;
 use to_host::{Mark, ToHost};
 
-/// A connection with an open channel.
-pub(crate) struct Pump {
+pub use crate::counters::Counters;
+
+/// A channel's rings, and its means to signal the guest.
+pub trait Rings {
+    /// Returns the ring from the guest.
+    fn incoming(&mut self) -> &mut Incoming;
+
+    /// Returns the ring to the guest.
+    fn outgoing(&mut self) -> &mut Outgoing;
+
+    /// Signals the guest if it must be.
+    fn signal_if(&self, needed: bool);
+
+    /// Returns true if the guest has closed the channel.
+    fn is_closing(&self) -> bool;
+
+    /// Returns the channel's trace, if there is one.
+    fn trace(&self) -> Option<ChannelTrace>;
+}
+
+impl Rings for Channel {
+    fn incoming(&mut self) -> &mut Incoming {
+        &mut self.incoming
+    }
+
+    fn outgoing(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
+    }
+
+    fn signal_if(&self, needed: bool) {
+        Channel::signal_if(self, needed);
+    }
+
+    fn is_closing(&self) -> bool {
+        Channel::is_closing(self)
+    }
+
+    fn trace(&self) -> Option<ChannelTrace> {
+        Channel::trace(self)
+    }
+}
+
+/// A connection with open rings.
+#[derive(Debug)]
+pub struct Pump<R> {
     socket: UnixStream,
     to_host: ToHost,
     to_guest: ToGuest,
     /// The host program has closed its end, in both directions.
     peer_gone: bool,
     /// Dropped last: the guest gets its memory back then.
-    channel: Channel,
+    rings: R,
 }
 
 /// Memory of the loop that all its connections use, one after the other.
-#[derive(Default)]
-pub(crate) struct Scratch {
+#[derive(Debug, Default)]
+pub struct Scratch {
     pieces: Pieces,
     marks: Vec<Mark>,
     frames: Vec<u32>,
@@ -41,7 +83,7 @@ pub(crate) struct Scratch {
 
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub enum Turn {
     /// All work is done.
     Idle,
     /// There is more work.
@@ -52,40 +94,47 @@ pub(crate) enum Turn {
 
 /// The reason why a connection is reset: the guest broke it.
 #[derive(Debug, Error)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// The ring from the guest is corrupt.
     #[error(transparent)]
     Read(#[from] RingError),
+    /// The ring to the guest is corrupt.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A packet is not a frame.
     #[error(transparent)]
     Frame(#[from] BadFrame),
+    /// A packet is not in-band.
     #[error("a packet of kind {0:?}")]
     Kind(PacketKind),
+    /// The guest has sent data after its FIN.
     #[error("data after the end of the data")]
     AfterEnd,
+    /// The guest has changed a frame that was read in part.
     #[error("a frame has changed while it was read")]
     Changed,
 }
 
-impl Pump {
-    /// Returns the connection of an open channel and a non-blocking socket.
-    pub(crate) fn new(mut channel: Channel, socket: UnixStream) -> Self {
-        channel.outgoing.limit_packets(MAX_PACKET);
+impl<R: Rings> Pump<R> {
+    /// Returns the connection of open rings and a non-blocking socket.
+    pub fn new(mut rings: R, socket: UnixStream) -> Self {
+        rings.outgoing().limit_packets(MAX_PACKET);
         Self {
             socket,
             to_host: ToHost::default(),
             to_guest: ToGuest::default(),
             peer_gone: false,
-            channel,
+            rings,
         }
     }
 
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
+    /// Returns the rings.
+    pub fn rings(&mut self) -> &mut R {
+        &mut self.rings
     }
 
     /// Takes the events that epoll reports for the socket.
-    pub(crate) fn socket_events(&mut self, events: u32) {
+    pub fn socket_events(&mut self, events: u32) {
         let has = |event: libc::c_int| events & event as u32 != 0;
         let gone = has(libc::EPOLLHUP) || has(libc::EPOLLERR);
         self.peer_gone |= gone;
@@ -95,7 +144,7 @@ impl Pump {
     }
 
     /// Returns true if the guest does not signal free space, so that the loop must look for it.
-    pub(crate) fn must_poll(&self) -> bool {
+    pub fn must_poll(&self) -> bool {
         self.to_guest.must_poll
     }
 
@@ -103,13 +152,15 @@ impl Pump {
     ///
     /// # Errors
     /// [`Fault`]: the guest broke the connection.
-    pub(crate) fn turn(
+    pub fn turn(
         &mut self,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<Turn, Fault> {
-        if self.channel.is_closing() {
-            // The guest's last bytes, as many as the socket takes now.
+        if self.rings.is_closing() {
+            // The guest's last bytes, as many as the socket takes now. The event that it takes bytes
+            // may not have come yet.
+            self.to_host.is_writable = true;
             for _ in 0..CLOSING_ROUNDS {
                 if !self.move_to_host(scratch, counters)? {
                     break;
@@ -117,7 +168,7 @@ impl Pump {
             }
             return Ok(Turn::Ended);
         }
-        self.channel.incoming.mask();
+        self.rings.incoming().mask();
         for _ in 0..TURN_ROUNDS {
             let to_host = self.move_to_host(scratch, counters)?;
             let to_guest = self.move_to_guest(scratch, counters)?;
@@ -127,7 +178,7 @@ impl Pump {
             if !to_host && !to_guest {
                 // If the socket takes nothing, the ring stays masked: doorbells would wake the
                 // loop in vain.
-                let has_more = self.to_host.takes() && self.channel.incoming.unmask()?;
+                let has_more = self.to_host.takes() && self.rings.incoming().unmask()?;
                 return Ok(if has_more { Turn::More } else { Turn::Idle });
             }
         }

@@ -4,8 +4,7 @@ use std::io;
 
 use vmbus_ring::{Outgoing, PacketKind, SpaceWait, WriteBatch};
 
-use super::{Fault, Pump, Scratch};
-use crate::counters::Counters;
+use super::{Counters, Fault, Pump, Rings, Scratch};
 use crate::limits::{MAX_FRAMES, MAX_PIECES};
 use crate::protocol::{HEADER_BYTES, MAX_DATA, data_header, total_bytes};
 use crate::unix;
@@ -45,7 +44,7 @@ impl ToGuest {
     }
 }
 
-impl Pump {
+impl<R: Rings> Pump<R> {
     /// Reads from the socket into the ring with one system call. Returns whether anything moved.
     pub(super) fn move_to_guest(
         &mut self,
@@ -57,8 +56,8 @@ impl Pump {
             Stage::Ending => return self.send_end(),
             Stage::Open | Stage::Ended => return Ok(false),
         }
-        let trace = self.channel.trace();
-        let space = space(&mut self.channel.outgoing, &mut self.to_guest)?;
+        let trace = self.rings.trace();
+        let space = space(self.rings.outgoing(), &mut self.to_guest)?;
         let Some(mut batch) = space else { return Ok(false) };
         let Scratch { pieces, frames, .. } = scratch;
         let planned = plan(&mut batch, frames, pieces)?;
@@ -106,13 +105,13 @@ impl Pump {
             left -= length;
         }
         let must_signal = batch.commit();
-        self.channel.signal_if(must_signal);
+        self.rings.signal_if(must_signal);
         Ok(true)
     }
 
     /// Tells the guest that the data has ended.
     fn send_end(&mut self) -> Result<bool, Fault> {
-        let outgoing = &mut self.channel.outgoing;
+        let outgoing = self.rings.outgoing();
         self.to_guest.must_poll = false;
         // Data leaves this space free, but the guest chooses the index from which it follows.
         if outgoing.free()? <= total_bytes(0) {
@@ -127,7 +126,7 @@ impl Pump {
         let mut batch = outgoing.batch()?;
         batch.write_in_place(&data_header(0), 0)?;
         let must_signal = batch.commit();
-        self.channel.signal_if(must_signal);
+        self.rings.signal_if(must_signal);
         self.to_guest.stage = Stage::Ended;
         Ok(true)
     }

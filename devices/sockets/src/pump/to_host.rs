@@ -5,8 +5,7 @@ use std::net::Shutdown;
 
 use vmbus_ring::{BatchPosition, PacketKind};
 
-use super::{Fault, Pump, Scratch};
-use crate::counters::Counters;
+use super::{Counters, Fault, Pump, Rings, Scratch};
 use crate::limits::MAX_PIECES;
 use crate::protocol::{Frame, HEADER_BYTES, frame};
 use crate::unix;
@@ -61,7 +60,7 @@ impl ToHost {
     }
 }
 
-impl Pump {
+impl<R: Rings> Pump<R> {
     /// Writes frames of the ring to the socket with one system call. Returns whether any was taken.
     pub(super) fn move_to_host(
         &mut self,
@@ -74,8 +73,8 @@ impl Pump {
         let Scratch { pieces, marks, .. } = scratch;
         pieces.clear();
         marks.clear();
-        let trace = self.channel.trace();
-        let mut batch = self.channel.incoming.batch()?;
+        let trace = self.rings.trace();
+        let mut batch = self.rings.incoming().batch()?;
         let start = batch.position();
         let mut end = None;
         let mut partial = self.to_host.partial;
@@ -161,7 +160,7 @@ impl Pump {
         }
         let has_moved = position != start;
         let must_signal = batch.commit_at(position);
-        self.channel.signal_if(must_signal);
+        self.rings.signal_if(must_signal);
         if is_whole && end.is_some() {
             self.to_host.stage = Stage::Ended;
             // A host program that has closed its end needs no notice.
