@@ -13,7 +13,7 @@ use crate::scsi::{self, Data};
 use crate::sys::{self, Machine};
 use crate::{
     Outcome, blockdev, context, echo, fs_check, input_events, kexec, load, modules, process,
-    round_trips, screen, vmbus,
+    round_trips, screen, sockets, vmbus,
 };
 
 /// The action after the reply has been sent.
@@ -175,6 +175,15 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         Action::ReadInput { count, timeout_s } => {
             value(input_events::read(count, Duration::from_secs(timeout_s))?)
         }
+        Action::SocketExchange { port, count, bytes, seed } => {
+            value(sockets::exchange(port, count, bytes, seed)?)
+        }
+        Action::SocketRefused { port } => value(sockets::refused(port)?),
+        Action::SocketRoundTrips { port, count, bytes } => {
+            value(sockets::round_trips(port, count, bytes)?)
+        }
+        Action::SocketServe { port } => value(sockets::serve(port)?),
+        Action::SocketStop => value(sockets::stop()?),
         Action::CloseInput => {
             input_events::close();
             value(())

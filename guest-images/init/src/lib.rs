@@ -16,6 +16,7 @@ pub mod process;
 pub mod round_trips;
 pub mod screen;
 pub mod scsi;
+pub mod sockets;
 pub mod sys;
 pub mod traffic;
 pub mod uevent;

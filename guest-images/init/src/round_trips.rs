@@ -13,16 +13,25 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends `bytes` bytes to the server at `address` and waits until all are back, `count` times.
 pub fn run(address: &str, count: u32, bytes: usize) -> Outcome<RoundTrips> {
-    let mut stream = TcpStream::connect(address).map_err(context(address))?;
+    let stream = TcpStream::connect(address).map_err(context(address))?;
     stream.set_nodelay(true).map_err(context(address))?;
     stream.set_read_timeout(Some(LIMIT)).map_err(context(address))?;
+    measure(&stream, count, bytes).map_err(context(address))
+}
+
+/// Sends `bytes` bytes over a stream and waits until all are back, `count` times.
+pub(crate) fn measure(
+    mut stream: impl Read + Write,
+    count: u32,
+    bytes: usize,
+) -> Outcome<RoundTrips> {
     let mut buffer = vec![0; bytes];
     let mut times = Vec::with_capacity(count as usize);
     let begun = Instant::now();
     for _ in 0..count {
         let start = Instant::now();
-        stream.write_all(&buffer).map_err(context(address))?;
-        stream.read_exact(&mut buffer).map_err(context(address))?;
+        stream.write_all(&buffer).map_err(context("writing"))?;
+        stream.read_exact(&mut buffer).map_err(context("reading"))?;
         times.push(start.elapsed());
     }
     let seconds = begun.elapsed().as_secs_f64();

@@ -221,6 +221,40 @@ pub enum Action {
     },
     /// Closes all input devices. Value: null.
     CloseInput,
+    /// Opens connections of AF_VSOCK to the host, which are open at the same time. Sends a pattern
+    /// over each, ends it, and expects the same bytes back. Value: [`SocketStreams`].
+    SocketExchange {
+        /// The port of the host.
+        port: u32,
+        /// Number of connections.
+        count: u32,
+        /// Bytes for each.
+        bytes: usize,
+        /// The first connection's seed; each other one has the next.
+        seed: u64,
+    },
+    /// Connects to a port of the host at which no program listens. Value: the error.
+    SocketRefused {
+        /// The port of the host.
+        port: u32,
+    },
+    /// Sends bytes to a port of the host, waits for them, and repeats this. Value: [`RoundTrips`].
+    SocketRoundTrips {
+        /// The port of the host.
+        port: u32,
+        /// Number of round trips.
+        count: u32,
+        /// Bytes of each.
+        bytes: usize,
+    },
+    /// Serves connections of the host until [`Action::SocketStop`]: returns the bytes of each after
+    /// their end. Value: null.
+    SocketServe {
+        /// The port of the guest.
+        port: u32,
+    },
+    /// Ends the server. Value: the number of connections that it served.
+    SocketStop,
 }
 
 fn default_timeout() -> u64 {
@@ -233,6 +267,15 @@ fn default_files() -> u32 {
 
 fn default_file_size() -> u64 {
     100_000
+}
+
+/// The result of [`Action::SocketExchange`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SocketStreams {
+    /// Seconds until all connections were open.
+    pub connected: f64,
+    /// Seconds until the last byte was back.
+    pub seconds: f64,
 }
 
 /// An event of an input device (linux/input-event-codes.h).

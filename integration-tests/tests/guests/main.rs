@@ -31,6 +31,7 @@ mod network;
 mod network_options;
 mod network_traffic;
 mod online;
+mod sockets;
 mod stall;
 mod tools;
 mod tpm;
@@ -157,6 +158,7 @@ fn tests() -> Vec<Test> {
         network_options::add(&mut tests, kernel);
         network_traffic::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
+        sockets::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);

@@ -1,0 +1,121 @@
+//! Tests of AF_VSOCK with the guest's own driver, in both directions.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+
+use guest_images::StockKernel;
+use guest_report::agent::{Action, SocketStreams};
+use guest_report::pattern;
+use integration_tests::image::WorkDir;
+use integration_tests::inspect::Inspect;
+use integration_tests::runner::{Test, TestResult};
+use integration_tests::vm::{Vm, VmError, VmOptions};
+
+use crate::common::{self, boot, image};
+
+const NAME: &str = "test_sockets_carry_streams_both_ways_and_leave_nothing";
+
+/// The drivers, in load order.
+const DRIVERS: [&str; 2] = ["vsock", "hv_sock"];
+
+/// The port of the host's program, and of the guest's server.
+const PORT: u32 = 5000;
+
+/// The number of connections that are open at the same time.
+const MANY: u32 = 1000;
+
+pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    common::add(tests, kernel, NAME, sockets);
+}
+
+fn sockets(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let socket = dir.path().join("vm.sock");
+    let mut vm = boot(
+        &VmOptions::new(&image(kernel)?)
+            .cpus(2)
+            .argument("--vsock", &socket.display().to_string()),
+    )?;
+    let idle = vm.inspect()?.channels.len();
+    for name in DRIVERS {
+        vm.tell(Action::LoadModule { name: name.to_owned(), parameters: String::new() })?;
+    }
+    // No program listens: Linux gives up after two seconds.
+    vm.ask::<String>(Action::SocketRefused { port: PORT })?;
+    let path = dir.path().join(format!("vm.sock_{PORT}"));
+    let listener = UnixListener::bind(path)?;
+    let program = thread::spawn(move || listener.incoming().for_each(answer));
+
+    assert_one_each_way(&mut vm, &socket)?;
+    for name in DRIVERS.into_iter().rev() {
+        vm.tell(Action::UnloadModule { name: name.to_owned() })?;
+    }
+    for name in DRIVERS {
+        vm.tell(Action::LoadModule { name: name.to_owned(), parameters: String::new() })?;
+    }
+    // Rings of 24 KiB instead of 208 KiB, as a guest with little memory has.
+    for limit in ["wmem_default", "rmem_default"] {
+        let path = format!("/proc/sys/net/core/{limit}");
+        vm.tell(Action::WriteFile { path, text: "16384".to_owned() })?;
+    }
+    let all: SocketStreams =
+        vm.ask(Action::SocketExchange { port: PORT, count: MANY, bytes: 20_000, seed: 100 })?;
+    println!("{MANY} connections open after {:.1} s, echoed after {:.1} s", all.connected, all.seconds);
+    assert_one_each_way(&mut vm, &socket)?;
+
+    let report = settled(&vm, idle)?;
+    let vsock = report.vsock.ok_or("the machine has sockets")?;
+    assert_eq!((vsock.from_guest, vsock.from_host), (u64::from(MANY) + 2, 2), "{vsock:?}");
+    assert_eq!((vsock.no_listener, vsock.failed, vsock.broken), (1, 0, 0), "{vsock:?}");
+    assert_eq!(vsock.bytes_to_host, vsock.bytes_to_guest);
+    assert_eq!(vsock.unanswered, 0);
+    assert!(vm.power_off()?.success());
+    drop(program);
+    Ok(())
+}
+
+/// Sends a stream from the guest and one from the host. Each end closes its half first, and gets
+/// all bytes back afterwards.
+fn assert_one_each_way(vm: &mut Vm, socket: &Path) -> TestResult {
+    let bytes = 4_000_001;
+    vm.ask::<SocketStreams>(Action::SocketExchange { port: PORT, count: 1, bytes, seed: 1 })?;
+
+    vm.tell(Action::SocketServe { port: PORT })?;
+    let mut stream = UnixStream::connect(socket)?;
+    stream.write_all(format!("CONNECT {PORT}\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::with_capacity(1, &stream).read_line(&mut line)?;
+    assert!(line.starts_with("OK "), "{line:?}");
+    let mut sent = vec![0; bytes];
+    pattern::fill(&mut sent, 2, 0);
+    stream.write_all(&sent)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    assert!(received == sent, "{} of {bytes} bytes are back, or differ", received.len());
+    assert_eq!(vm.ask::<u32>(Action::SocketStop)?, 1);
+    Ok(())
+}
+
+/// Returns the bytes of a connection after their end.
+fn answer(stream: std::io::Result<UnixStream>) {
+    let Ok(mut stream) = stream else { return };
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).and_then(|_| stream.write_all(&bytes));
+    });
+}
+
+/// Returns the report when the guest has released all connections.
+fn settled(vm: &Vm, channels: usize) -> Result<Inspect, VmError> {
+    loop {
+        let report = vm.inspect()?;
+        let vsock = report.vsock.is_some_and(|vsock| vsock.open == 0 && vsock.pending == 0);
+        if vsock && report.channels.len() == channels {
+            return Ok(report);
+        }
+    }
+}
