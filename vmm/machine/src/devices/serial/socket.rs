@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -30,6 +31,8 @@ pub(crate) struct SocketOutput {
     /// The client did not read for [`PATIENCE_MS`]. No vCPU waits for it again until it has read
     /// some bytes.
     stalled: bool,
+    /// A vCPU waits for the client, with the lock of this output held.
+    waits: Arc<AtomicBool>,
 }
 
 impl Output for SocketOutput {
@@ -67,8 +70,12 @@ impl SocketOutput {
     fn wait(&mut self) {
         let Some(client) = &self.client else { return };
         let mut poll = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        self.waits.store(true, Ordering::SeqCst);
         // SAFETY: one live entry.
         self.stalled = unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) } == 0;
+        // Before the flush that follows: it sees the space of every event that the event loop
+        // leaves to this thread.
+        self.waits.store(false, Ordering::SeqCst);
     }
 }
 
@@ -78,6 +85,8 @@ pub(crate) struct SocketServer {
     output: Arc<Mutex<SocketOutput>>,
     port: Option<Arc<SerialPort>>,
     client: Option<Arc<UnixStream>>,
+    /// See [`SocketOutput::waits`].
+    waits: Arc<AtomicBool>,
 }
 
 impl SocketServer {
@@ -88,7 +97,10 @@ impl SocketServer {
     /// The errors of [`ListeningSocket::bind`].
     pub(crate) fn bind(path: &Path) -> Result<SocketServer, SocketError> {
         let socket = ListeningSocket::bind(path)?;
-        Ok(SocketServer { socket, output: Arc::default(), port: None, client: None })
+        let waits = Arc::<AtomicBool>::default();
+        let output = SocketOutput { waits: Arc::clone(&waits), ..SocketOutput::default() };
+        let output = Arc::new(Mutex::new(output));
+        Ok(SocketServer { socket, output, port: None, client: None, waits })
     }
 
     /// Returns the sending half, for the port.
@@ -125,11 +137,7 @@ impl SocketServer {
 
     fn serve(&mut self, ops: &mut EventOps<'_>) {
         let (Some(client), Some(port)) = (&self.client, &self.port) else { return };
-        // The holder of the lock flushes, and may wait for the client; the event loop must not
-        // wait.
-        if let Ok(mut output) = self.output.try_lock() {
-            output.flush();
-        }
+        flush(&self.output, &self.waits);
         if pump(port, client.as_raw_fd(), |_| {}) == Pumped::Ended {
             let _ = ops.remove(Events::empty(&**client));
             self.client = None;
@@ -137,6 +145,16 @@ impl SocketServer {
             // A client may be waiting in the listener's queue.
             self.accept(ops);
         }
+    }
+}
+
+/// Flushes the output when the client takes bytes again, which no later event announces. A vCPU
+/// that waits for the client holds the lock for long, and flushes afterwards: it is left to it.
+/// Any other holder may have found the client full before this event, and never looks again, so the
+/// event loop waits for it: it holds the lock for a few system calls that do not block.
+fn flush(output: &Mutex<SocketOutput>, waits: &AtomicBool) {
+    if !waits.load(Ordering::SeqCst) {
+        output.lock().unwrap_or_else(PoisonError::into_inner).flush();
     }
 }
 
@@ -216,6 +234,47 @@ mod tests {
         let mut byte = [0];
         next.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"x");
+    }
+
+    /// A vCPU holds the lock when the client's event comes, and has found the client full before.
+    #[test]
+    fn test_client_that_takes_bytes_while_a_vcpu_holds_the_output_gets_all_of_them() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let output =
+            Mutex::new(SocketOutput { client: Some(Arc::new(ours)), ..Default::default() });
+        let waits = Arc::clone(&output.lock().unwrap().waits);
+        let (holds, is_held) = std::sync::mpsc::channel();
+        let (came, has_come) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let output = &output;
+            let vcpu = scope.spawn(move || {
+                let mut output = output.lock().unwrap();
+                output.backlog.extend(b"bytes");
+                holds.send(()).unwrap();
+                // Until the event loop has handled the event or waits for the lock: it gets no
+                // second event.
+                let _ = has_come.recv_timeout(std::time::Duration::from_millis(50));
+            });
+            is_held.recv().unwrap();
+            flush(output, &waits);
+            let _ = came.send(());
+            vcpu.join().unwrap();
+        });
+        assert!(output.lock().unwrap().backlog.is_empty());
+        let mut bytes = [0; 5];
+        theirs.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"bytes");
+    }
+
+    #[test]
+    fn test_event_loop_does_not_wait_for_a_vcpu_that_waits_for_the_client() {
+        let output = Mutex::new(SocketOutput::default());
+        let waits = AtomicBool::new(true);
+        let held = output.lock().unwrap();
+        // This thread holds the lock: the call would never return.
+        flush(&output, &waits);
+        drop(held);
     }
 
     #[test]
