@@ -240,8 +240,7 @@ fn test_connections_in_parallel_carry_their_own_bytes_past_one_that_stalls() {
             machine.guest.open_at(offer, common::RINGS + index * 6, 3)
         })
         .collect();
-    let streams: Vec<UnixStream> =
-        (0..=COUNT).map(|_| listener.accept().unwrap().0).collect();
+    let streams: Vec<UnixStream> = (0..=COUNT).map(|_| listener.accept().unwrap().0).collect();
     // The programs echo; they are one thread each. The first one neither reads nor writes.
     let mut streams = streams.into_iter();
     let stalled = streams.next().unwrap();
@@ -341,4 +340,27 @@ fn test_paused_bus_moves_no_byte_and_loses_none() {
     let offer = machine.next_offer();
     let _second_channel = machine.guest.open(offer, 4);
     assert!(read_line(&second).starts_with("OK "));
+}
+
+// The bus is saved with an open connection and one that the guest has not opened.
+#[test]
+fn test_restored_guest_sees_the_end_of_its_connections_and_connects_again() {
+    let mut machine = Machine::new();
+    let (channel, mut stream) = machine.pair(4);
+    let _waiting = machine.dial(PORT);
+    let offered = machine.next_offer();
+    machine.migrate();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the program's connection has ended too");
+    let mut ended = [0; 2].map(|_| {
+        let body = machine.guest.expect(MessageType::RescindChannelOffer);
+        u32::from_le_bytes(body[..4].try_into().unwrap())
+    });
+    ended.sort_unstable();
+    assert_eq!(ended, [channel.relid, offered.relid]);
+    machine.guest.post_close(channel.relid);
+    ended.into_iter().for_each(|relid| machine.guest.release(relid));
+    machine.assert_empty();
+    let (mut channel, mut stream) = machine.pair(4);
+    stream.write_all(b"again").unwrap();
+    assert_eq!(receive(&mut channel), b"again");
 }

@@ -47,9 +47,7 @@ pub fn exchange(port: u32, count: u32, bytes: usize, seed: u64) -> Outcome<Socke
     }
     for (number, stream) in (0..).zip(&streams) {
         buffer.clear();
-        (&stream.0)
-            .read_to_end(&mut buffer)
-            .map_err(context(format!("reading from {number}")))?;
+        (&stream.0).read_to_end(&mut buffer).map_err(context(format!("reading from {number}")))?;
         if buffer.len() != bytes {
             return Err(format!("connection {number} returned {} of {bytes} bytes", buffer.len()));
         }

@@ -35,9 +35,7 @@ fn sockets(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let socket = dir.path().join("vm.sock");
     let mut vm = boot(
-        &VmOptions::new(&image(kernel)?)
-            .cpus(2)
-            .argument("--vsock", &socket.display().to_string()),
+        &VmOptions::new(&image(kernel)?).cpus(2).argument("--vsock", &socket.display().to_string()),
     )?;
     let idle = vm.inspect()?.channels.len();
     for name in DRIVERS {
@@ -50,12 +48,7 @@ fn sockets(kernel: StockKernel) -> TestResult {
     let program = thread::spawn(move || listener.incoming().for_each(answer));
 
     assert_one_each_way(&mut vm, &socket)?;
-    for name in DRIVERS.into_iter().rev() {
-        vm.tell(Action::UnloadModule { name: name.to_owned() })?;
-    }
-    for name in DRIVERS {
-        vm.tell(Action::LoadModule { name: name.to_owned(), parameters: String::new() })?;
-    }
+    vm.tell(Action::ModulesReload { names: DRIVERS.map(str::to_owned).to_vec(), times: 10 })?;
     // Rings of 24 KiB instead of 208 KiB, as a guest with little memory has.
     for limit in ["wmem_default", "rmem_default"] {
         let path = format!("/proc/sys/net/core/{limit}");
@@ -63,7 +56,10 @@ fn sockets(kernel: StockKernel) -> TestResult {
     }
     let all: SocketStreams =
         vm.ask(Action::SocketExchange { port: PORT, count: MANY, bytes: 20_000, seed: 100 })?;
-    println!("{MANY} connections open after {:.1} s, echoed after {:.1} s", all.connected, all.seconds);
+    println!(
+        "{MANY} connections open after {:.1} s, echoed after {:.1} s",
+        all.connected, all.seconds
+    );
     assert_one_each_way(&mut vm, &socket)?;
 
     let report = settled(&vm, idle)?;

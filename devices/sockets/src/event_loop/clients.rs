@@ -86,12 +86,10 @@ impl EventLoop {
             self.shared.counters.bad_requests.add(1);
         }
         let id = self.new_id();
-        let watched = socket
-            .set_nonblocking(true)
-            .and_then(|()| {
-                let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
-                self.watch(socket.as_raw_fd(), events, Token::Client(id))
-            });
+        let watched = socket.set_nonblocking(true).and_then(|()| {
+            let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+            self.watch(socket.as_raw_fd(), events, Token::Client(id))
+        });
         if let Err(error) = watched {
             self.shared.counters.failed.add(1);
             return self.log_failure(&error);

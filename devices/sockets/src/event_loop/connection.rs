@@ -101,9 +101,8 @@ impl EventLoop {
     /// Forgets a connection that the bus has dropped. Without an open channel, the guest has
     /// released the offer.
     pub(super) fn removed(&mut self, id: u64) {
-        let is_offered = |connection: &Connection| {
-            matches!(connection.stage, Stage::Offered { .. })
-        };
+        let is_offered =
+            |connection: &Connection| matches!(connection.stage, Stage::Offered { .. });
         if self.connections.get(&id).is_some_and(is_offered) {
             self.connections.remove(&id);
             self.shared.counters.pending.sub(1);

@@ -30,10 +30,8 @@ use token::Token;
 const MAX_EVENTS: usize = 128;
 
 /// Events of a socket, each reported once: the loop remembers them.
-const SOCKET_EVENTS: EventSet = EventSet::IN
-    .union(EventSet::OUT)
-    .union(EventSet::READ_HANG_UP)
-    .union(EventSet::EDGE_TRIGGERED);
+const SOCKET_EVENTS: EventSet =
+    EventSet::IN.union(EventSet::OUT).union(EventSet::READ_HANG_UP).union(EventSet::EDGE_TRIGGERED);
 
 /// The state of the thread.
 pub(crate) struct EventLoop {
@@ -61,11 +59,7 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(crate) fn new(
-        options: SocketOptions,
-        bus: VmBus,
-        shared: Arc<Shared>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(options: SocketOptions, bus: VmBus, shared: Arc<Shared>) -> io::Result<Self> {
         let SocketOptions { listener, services, open_timeout } = options;
         let epoll = Epoll::new()?;
         let events = Self {
@@ -120,9 +114,8 @@ impl EventLoop {
     fn wait(&mut self, events: &mut [EpollEvent]) -> bool {
         let timeout = self.timeout(Instant::now());
         // Rounded up: a wait that ends too early is followed by another one.
-        let millis = timeout.map_or(-1, |time| {
-            i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
-        });
+        let millis = timeout
+            .map_or(-1, |time| i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
         let count = match self.epoll.wait(millis, events) {
             Ok(count) => count,
             // Only a signal interrupts it: the descriptor and the list are valid.

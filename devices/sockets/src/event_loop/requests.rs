@@ -77,8 +77,7 @@ impl EventLoop {
         let mut result = Err(ErrorKind::NotFound.into());
         for path in self.services.paths_of(request.service) {
             result = unix::connect(&path);
-            let is_absent =
-                result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            let is_absent = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
             if !is_absent {
                 break;
             }

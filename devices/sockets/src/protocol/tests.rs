@@ -34,10 +34,7 @@ fn test_frame_of_each_length_is_checked_against_its_packet() {
     assert_eq!(frame(Some(data_header(1)), 16), Ok(Frame::Data(1)));
     assert_eq!(frame(Some(data_header(8)), 16), Ok(Frame::Data(8)));
     assert_eq!(frame(Some(data_header(0)), 8), Ok(Frame::End));
-    assert_eq!(
-        frame(Some(data_header(9)), 16),
-        Err(BadFrame::Length { claimed: 9, packet: 16 })
-    );
+    assert_eq!(frame(Some(data_header(9)), 16), Err(BadFrame::Length { claimed: 9, packet: 16 }));
     assert_eq!(
         frame(Some(data_header(u32::MAX)), 16),
         Err(BadFrame::Length { claimed: u32::MAX, packet: 16 })

@@ -152,11 +152,7 @@ impl<R: Rings> Pump<R> {
     ///
     /// # Errors
     /// [`Fault`]: the guest broke the connection.
-    pub fn turn(
-        &mut self,
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<Turn, Fault> {
+    pub fn turn(&mut self, scratch: &mut Scratch, counters: &Counters) -> Result<Turn, Fault> {
         if self.rings.is_closing() {
             // The guest's last bytes, as many as the socket takes now. The event that it takes bytes
             // may not have come yet.

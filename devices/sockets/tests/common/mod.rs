@@ -45,6 +45,13 @@ impl Drop for Folder {
     }
 }
 
+fn start(folder: &Folder, guest: &BareGuest, open_timeout: Duration) -> Sockets {
+    let base = folder.path("vm");
+    let listener = Some(UnixListener::bind(&base).unwrap());
+    let services = Services::at(&base);
+    Sockets::start(SocketOptions { listener, services, open_timeout }, &guest.bus).unwrap()
+}
+
 /// A machine with host sockets.
 pub struct Machine {
     pub guest: BareGuest,
@@ -63,12 +70,19 @@ impl Machine {
     pub fn with_open_timeout(open_timeout: Duration) -> Self {
         let folder = Folder::new();
         let (guest, _) = BareGuest::new(Vec::new());
-        let base = folder.path("vm");
-        let listener = Some(UnixListener::bind(&base).unwrap());
-        let services = Services::at(&base);
-        let options = SocketOptions { listener, services, open_timeout };
-        let sockets = Sockets::start(options, &guest.bus).unwrap();
+        let sockets = start(&folder, &guest, open_timeout);
         Self { guest, sockets, folder, taken: 0, next_endpoint: 1 }
+    }
+
+    /// Saves the machine and restores it over the same memory, as in another process.
+    pub fn migrate(&mut self) {
+        self.guest.bus.pause();
+        let saved = self.guest.bus.save().unwrap();
+        self.guest.replace_bus(Vec::new());
+        std::fs::remove_file(self.folder.path("vm")).unwrap();
+        self.sockets = start(&self.folder, &self.guest, Duration::from_secs(60));
+        self.guest.bus.restore(&saved).unwrap();
+        self.guest.bus.resume();
     }
 
     /// Listens as a program of the host that serves `port`.

@@ -69,10 +69,8 @@ impl Serialize for VsockService {
 
 /// Reads the services, and refuses one that is there twice.
 fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<VsockService>, D::Error> {
-    let services: Vec<VsockService> = de::one_or_more(
-        deserializer,
-        "a service such as \"GUID:PATH\", or a list of them",
-    )?;
+    let services: Vec<VsockService> =
+        de::one_or_more(deserializer, "a service such as \"GUID:PATH\", or a list of them")?;
     for (index, one) in services.iter().enumerate() {
         if services[..index].iter().any(|other| other.service == one.service) {
             let message = format!("service {} is given twice", one.service);
