@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
 use vmbus_device::{WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_log::LogRateLimiter;
@@ -77,6 +78,19 @@ impl VideoDevice {
     /// Returns the counters.
     pub fn counters(&self) -> VideoCounters {
         self.shared.counters.read()
+    }
+
+    /// Makes the screen blank, and takes video memory from the guest. To be called when the guest
+    /// resets, after its channels are closed.
+    ///
+    /// The end of the channel alone does not do that: firmware closes it when the system takes
+    /// over, and the system draws into the firmware's frame buffer until it has a driver of its own
+    /// (hid-video section 6).
+    pub fn reset(&self) {
+        self.screen().set_mode(None);
+        if let Err(error) = self.screen().memory().place(None) {
+            warn!(%error, "video memory could not be taken from the guest");
+        }
     }
 
     fn restore_channel(&self, channel: Channel, state: &[u8]) -> Result<(), RestoreOrOpen> {

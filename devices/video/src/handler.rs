@@ -19,7 +19,7 @@ pub(crate) struct VideoShared {
     pub(crate) log: LogRateLimiter,
 }
 
-/// Serves the channel. Its end makes the screen blank, and takes video memory from the guest.
+/// Serves the channel. Its end leaves the screen as it is: see [`crate::VideoDevice::reset`].
 pub(crate) struct VideoHandler {
     shared: Arc<VideoShared>,
     session: Session,
@@ -106,14 +106,5 @@ impl VideoHandler {
         self.shared
             .log
             .log(|left_out| warn!(%cause, left_out, "the video device ignores the guest"));
-    }
-}
-
-impl Drop for VideoHandler {
-    fn drop(&mut self) {
-        self.shared.screen.set_mode(None);
-        if let Err(error) = self.shared.screen.memory().place(None) {
-            warn!(%error, "video memory could not be taken from the guest");
-        }
     }
 }

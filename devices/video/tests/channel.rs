@@ -266,22 +266,29 @@ fn test_garbage_is_counted_and_the_channel_still_works() {
 }
 
 #[test]
-fn test_close_blanks_the_screen_and_takes_video_memory_and_the_driver_loads_again() {
+fn test_close_keeps_the_picture_until_the_next_driver_and_a_reset_takes_it() {
     let mut rig = Rig::start(800, 600);
     let watch = rig.screen().watch().unwrap();
     watch.take();
     for width in [1024, 640] {
+        let before = rig.screen().frame().unwrap().mode();
         rig.guest.close(rig.channel);
-        assert_eq!(*rig.memory.place.lock().unwrap(), None);
-        assert!(rig.device.screen().frame().is_none());
-        let changes = watch.take();
-        assert!(changes.is_mode_changed && changes.region.rectangles().is_empty());
+        assert_eq!(*rig.memory.place.lock().unwrap(), Some(WINDOW));
+        assert_eq!(rig.device.screen().frame().unwrap().mode(), before);
+        assert_eq!(watch.take(), Default::default());
         rig.channel = rig.guest.open(rig.guest.offers[0], 16);
         rig.ask(&version());
         rig.ask(&location(WINDOW));
         rig.set_mode(width, 480);
         assert_eq!(rig.screen().frame().unwrap().mode().width(), width);
+        assert!(watch.take().is_mode_changed);
     }
+    rig.guest.close(rig.channel);
+    rig.device.reset();
+    assert_eq!(*rig.memory.place.lock().unwrap(), None);
+    assert!(rig.device.screen().frame().is_none());
+    let changes = watch.take();
+    assert!(changes.is_mode_changed && changes.region.rectangles().is_empty());
 }
 
 #[test]

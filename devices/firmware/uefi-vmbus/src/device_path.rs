@@ -1,11 +1,10 @@
-//! UEFI device paths of controllers and logical units, as Hyper-V's own firmware has them
+//! UEFI device paths of channels and logical units, as Hyper-V's own firmware has them
 //! (firmware-windows section A7 number 11). Boot entries name them, so they must stay the same over
 //! runs of a VM.
 
 use alloc::vec::Vec;
 
 use vmbus_protocol::Guid;
-use vmbus_protocol::guid::class;
 
 use crate::controller::Address;
 
@@ -20,10 +19,10 @@ const CHANNEL_VENDOR: Guid =
 const SCSI: [u8; 4] = [3, 2, 8, 0];
 const END: [u8; 4] = [0x7F, 0xFF, 4, 0];
 
-/// Returns the device path of the controller `instance`, with the end node.
+/// Returns the device path of the channel with this class and instance, with the end node.
 #[must_use]
-pub fn controller(instance: Guid) -> Vec<u8> {
-    let guids = [CHANNEL_VENDOR, class::SCSI, instance].map(Guid::to_bytes);
+pub fn channel(class: Guid, instance: Guid) -> Vec<u8> {
+    let guids = [CHANNEL_VENDOR, class, instance].map(Guid::to_bytes);
     [&ROOT[..], &CHANNEL, guids.as_flattened(), &END].concat()
 }
 
@@ -48,6 +47,7 @@ pub fn address(node: &[u8]) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmbus_protocol::guid::class;
 
     fn hex(text: &str) -> Vec<u8> {
         text.as_bytes()
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn test_path_of_a_disk_is_that_of_hyper_v() {
         let instance = hex("5a80e5d23e369c4494ed50c0a0cd8656").try_into().unwrap();
-        let mut path = controller(Guid::from_bytes(instance));
+        let mut path = channel(class::SCSI, Guid::from_bytes(instance));
         path.truncate(path.len() - END.len());
         path.extend(unit(Address { target: 0, lun: 0 }));
         let expected = "02021800000000000000000000000000564d42757300000001043400a2e5179b9108dd42\

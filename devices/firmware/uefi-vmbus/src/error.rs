@@ -1,4 +1,4 @@
-//! Errors of a controller.
+//! Errors of the devices.
 
 use thiserror::Error;
 use vmbus_client::Error;
@@ -40,4 +40,24 @@ pub enum StorageError {
     /// There is no memory for the driver's own commands.
     #[error("no memory")]
     NoMemory,
+}
+
+/// The reason that the video device or the keyboard cannot be used.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DisplayError {
+    /// The channel failed: the host removed the device, or does not answer.
+    #[error("the channel failed: {0}")]
+    Channel(#[from] Error),
+    /// The host supports another version of the protocol only.
+    #[error("the host refused the version")]
+    Version,
+    /// The host did not answer in time.
+    #[error("the host did not answer")]
+    TimedOut,
+    /// No resolution of the host's fits into video memory.
+    #[error("the host offers no resolution")]
+    NoMode,
+    /// There is no such mode.
+    #[error("there is no mode {0}")]
+    Mode(usize),
 }

@@ -68,6 +68,9 @@ pub(super) fn launch(
     let tpm = tpm.map(|emulator| attach_tpm(&mut machine, emulator)).transpose()?;
     let resets = Arc::new(AtomicU64::new(0));
     machine.add_reset_hook(reset_hook(&bus, &resets));
+    if let Some(display) = &display {
+        machine.add_reset_hook(display.reset_hook());
+    }
 
     let target = Target::new(Parts {
         handle: machine.handle(),

@@ -93,6 +93,12 @@ impl Display {
         Ok(Some(Self { video, input, server }))
     }
 
+    /// Returns the hook for resets of the guest. It must run after the bus's.
+    pub fn reset_hook(&self) -> Box<dyn FnMut() + Send> {
+        let video = self.video.clone();
+        Box::new(move || video.reset())
+    }
+
     /// Returns the screen, for display servers.
     pub fn screen(&self) -> &Screen {
         self.video.screen()

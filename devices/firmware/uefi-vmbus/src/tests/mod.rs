@@ -1,5 +1,6 @@
 //! The session against the real storvsp in the loopback VM.
 
+mod display;
 mod failures;
 
 use std::sync::Arc;

@@ -2,9 +2,10 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
+use core::time::Duration;
 
 use uefi_raw::table::boot::{
-    AllocateType, EventNotifyFn, EventType, InterfaceType, MemoryType, Tpl,
+    AllocateType, EventNotifyFn, EventType, InterfaceType, MemoryType, TimerDelay, Tpl,
 };
 use uefi_raw::{Event, Guid, Handle, Status};
 use vmbus_protocol::limits::PAGE_SIZE;
@@ -102,18 +103,45 @@ impl BootServices {
         }
     }
 
-    /// Calls `notify` when the system takes over.
-    pub(super) fn at_exit(self, notify: EventNotifyFn) -> Status {
+    /// Calls `notify` when a program waits for the returned event.
+    ///
+    /// # Errors
+    /// The firmware has no memory.
+    pub(super) fn at_wait(self, notify: EventNotifyFn) -> Result<Event, Status> {
+        self.event(EventType::NOTIFY_WAIT, Tpl::NOTIFY, notify)
+    }
+
+    /// Calls `notify` again and again after this time, at TPL_CALLBACK.
+    pub(super) fn every(self, period: Duration, notify: EventNotifyFn) -> Status {
+        let kind = EventType::TIMER | EventType::NOTIFY_SIGNAL;
+        let event = match self.event(kind, Tpl::CALLBACK, notify) {
+            Ok(event) => event,
+            Err(status) => return status,
+        };
+        // The unit is 100 ns.
+        let period = u64::try_from(period.as_nanos() / 100).unwrap_or(u64::MAX);
+        // SAFETY: the event is a timer's.
+        unsafe { (self.0.set_timer)(event, TimerDelay::PERIODIC, period) }
+    }
+
+    /// Signals an event.
+    pub(super) fn signal(self, event: Event) {
+        // SAFETY: the firmware has passed the event, which exists.
+        let _ = unsafe { (self.0.signal_event)(event) };
+    }
+
+    fn event(self, kind: EventType, tpl: Tpl, notify: EventNotifyFn) -> Result<Event, Status> {
         let mut event: Event = ptr::null_mut();
         // SAFETY: the function needs no context and stays valid.
-        unsafe {
-            (self.0.create_event)(
-                EventType::SIGNAL_EXIT_BOOT_SERVICES,
-                Tpl::NOTIFY,
-                Some(notify),
-                ptr::null_mut(),
-                &raw mut event,
-            )
-        }
+        let status = unsafe {
+            (self.0.create_event)(kind, tpl, Some(notify), ptr::null_mut(), &raw mut event)
+        };
+        if status == Status::SUCCESS { Ok(event) } else { Err(status) }
+    }
+
+    /// Calls `notify` when the system takes over.
+    pub(super) fn at_exit(self, notify: EventNotifyFn) -> Status {
+        let created = self.event(EventType::SIGNAL_EXIT_BOOT_SERVICES, Tpl::NOTIFY, notify);
+        created.map_or_else(|status| status, |_| Status::SUCCESS)
     }
 }

@@ -7,17 +7,21 @@ mod interrupt;
 mod msr;
 mod pass_thru;
 mod platform;
+mod screen;
 mod serial;
+mod text_input;
 
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use core::fmt;
 use core::hint;
 use core::panic::PanicInfo;
+use core::time::Duration;
 
 use uefi_raw::table::system::SystemTable;
 use uefi_raw::{Event, Handle, Status};
-use uefi_vmbus::{Address, Controller, StorageError};
+use uefi_vmbus::{Address, Controller, KEYBOARD, StorageError, VIDEO};
 use vmbus_client::{Client, ContactOptions, NEWEST_FIRST};
 use vmbus_protocol::Guid;
 use vmbus_protocol::guid::class;
@@ -25,7 +29,12 @@ use vmbus_protocol::guid::class;
 use boot::BootServices;
 use hyperv::Hypervisor;
 use platform::UefiPlatform;
+use screen::Screen;
 use serial::say;
+use text_input::Input;
+
+/// The time between two looks at the keyboard, and between two messages about changed pixels.
+const PERIOD: Duration = Duration::from_millis(20);
 
 /// The driver's state. Empty before it has started, after the system has taken over, and while an
 /// entry point is using it.
@@ -41,6 +50,8 @@ struct Driver {
     boot: BootServices,
     client: Client<UefiPlatform>,
     disks: Vec<Disks>,
+    screen: Option<Screen>,
+    input: Option<Input>,
 }
 
 /// A controller and its logical units.
@@ -99,26 +110,19 @@ fn start(boot: BootServices) -> Status {
         Ok(driver) => driver,
         Err(status) => return status,
     };
-    let instances: Vec<Guid> =
-        driver.disks.iter().map(|disks| disks.controller.instance()).collect();
     // SAFETY: at the raised priority, see `Sync`.
-    unsafe { *DRIVER.0.get() = Some(driver) };
+    let driver = unsafe { (*DRIVER.0.get()).insert(driver) };
     if boot.at_exit(leave) != Status::SUCCESS {
         say(format_args!("the firmware does not announce the start of a system"));
         leave_now();
         return Status::OUT_OF_RESOURCES;
     }
-    for (unit, instance) in instances.into_iter().enumerate() {
-        let status = pass_thru::publish(boot, unit, instance);
-        if status != Status::SUCCESS {
-            say(format_args!("controller {instance} cannot be published: {status:?}"));
-        }
-    }
+    driver.publish();
     Status::SUCCESS
 }
 
 impl Driver {
-    /// Connects to the bus and opens all SCSI controllers. Leaves nothing behind if there are none.
+    /// Connects to the bus and opens its devices. Leaves nothing behind if there are none.
     fn connect(boot: BootServices) -> Result<Self, Status> {
         let hypervisor = Hypervisor::start(boot).map_err(|absent| {
             say(format_args!("{absent}"));
@@ -135,12 +139,14 @@ impl Driver {
             say(format_args!("no connection to VMBus: {error}"));
             Status::DEVICE_ERROR
         })?;
-        let mut driver = Self { boot, client, disks: Vec::new() };
+        let mut driver = Self { boot, client, disks: Vec::new(), screen: None, input: None };
+        driver.poll_channels();
         driver.open_controllers();
+        driver.open_display();
         let units: usize = driver.disks.iter().map(|disks| disks.addresses.len()).sum();
         let (version, controllers) = (driver.client.version(), driver.disks.len());
         say(format_args!("VMBus {version}, {controllers} SCSI controllers, {units} units"));
-        if controllers == 0 {
+        if controllers == 0 && driver.screen.is_none() && driver.input.is_none() {
             driver.unload();
             return Err(Status::NOT_FOUND);
         }
@@ -152,12 +158,53 @@ impl Driver {
         let controllers =
             offers.filter(|offer| offer.class == class::SCSI && offer.subchannel == 0);
         let instances: Vec<Guid> = controllers.map(|offer| offer.instance).collect();
-        self.poll_channels();
         for instance in instances {
             match self.open_controller(instance) {
                 Ok(disks) => self.disks.push(disks),
                 Err(error) => say(format_args!("controller {instance}: {error}")),
             }
+        }
+    }
+
+    /// Opens the screen and the keyboard, if the host offers them.
+    fn open_display(&mut self) {
+        let offer = |class| {
+            let mut offers = self.client.offers();
+            let offer = offers.find(|offer| offer.class == class && offer.subchannel == 0)?;
+            Some((offer.instance, offer.mmio_megabytes))
+        };
+        let (video, keyboard) = (offer(VIDEO), offer(KEYBOARD));
+        if let Some((instance, megabytes)) = video {
+            let bytes = u64::from(megabytes) << 20;
+            match Screen::open(&mut self.client, instance, bytes) {
+                Ok(screen) if screen.is_visible() => self.screen = Some(screen),
+                Ok(_) => say(format_args!("the host does not show video memory")),
+                Err(error) => say(format_args!("video device: {error}")),
+            }
+        }
+        if let Some((instance, _)) = keyboard {
+            match Input::open(&mut self.client, instance) {
+                Ok(input) => self.input = Some(input),
+                Err(error) => say(format_args!("keyboard: {error}")),
+            }
+        }
+    }
+
+    /// Publishes the devices.
+    fn publish(&self) {
+        for (unit, disks) in self.disks.iter().enumerate() {
+            let instance = disks.controller.instance();
+            let status = pass_thru::publish(self.boot, unit, instance);
+            report(status, format_args!("controller {instance}"));
+        }
+        if let Some(screen) = &self.screen {
+            report(screen::publish(self.boot, screen), format_args!("the screen"));
+        }
+        if let Some(input) = &self.input {
+            report(text_input::publish(self.boot, input), format_args!("the keyboard"));
+        }
+        if self.screen.is_some() || self.input.is_some() {
+            report(self.boot.every(PERIOD, tick), format_args!("a timer"));
         }
     }
 
@@ -182,8 +229,27 @@ impl Driver {
     }
 }
 
+fn report(status: Status, what: fmt::Arguments<'_>) {
+    if status != Status::SUCCESS {
+        say(format_args!("{what} cannot be published: {status:?}"));
+    }
+}
+
 /// Runs `job` with a controller. Fails if there is no such controller any more.
 fn with_unit(number: usize, job: impl FnOnce(&mut Unit<'_>) -> Status) -> Status {
+    with_driver(|driver| {
+        let Some(disks) = driver.disks.get_mut(number) else { return Status::NOT_FOUND };
+        job(&mut Unit {
+            boot: driver.boot,
+            client: &mut driver.client,
+            controller: &mut disks.controller,
+            addresses: &mut disks.addresses,
+        })
+    })
+}
+
+/// Runs `job` with the driver. Fails if it has ended.
+fn with_driver(job: impl FnOnce(&mut Driver) -> Status) -> Status {
     let Some(boot) = boot_services() else { return Status::NOT_READY };
     boot.at_notify(|| {
         // SAFETY: at the raised priority, see `Sync`. `job` calls no code that enters here again.
@@ -191,16 +257,30 @@ fn with_unit(number: usize, job: impl FnOnce(&mut Unit<'_>) -> Status) -> Status
             return Status::NOT_READY;
         };
         // A channel that the host has offered again is open after this, with another relid.
-        driver.client.poll();
-        driver.poll_channels();
-        let Some(disks) = driver.disks.get_mut(number) else { return Status::NOT_FOUND };
-        job(&mut Unit {
-            boot,
-            client: &mut driver.client,
-            controller: &mut disks.controller,
-            addresses: &mut disks.addresses,
-        })
+        if driver.client.poll() {
+            driver.poll_channels();
+        }
+        job(driver)
     })
+}
+
+/// Takes keys, and tells the host of changed pixels.
+unsafe extern "efiapi" fn tick(_: Event, _: *mut c_void) {
+    let mut calls = Vec::new();
+    with_driver(|driver| {
+        if let Some(screen) = &mut driver.screen {
+            screen.flush(&mut driver.client);
+        }
+        if let Some(input) = &mut driver.input {
+            calls = input.poll(&mut driver.client);
+        }
+        Status::SUCCESS
+    });
+    for (function, key) in calls {
+        // SAFETY: the firmware has registered the function. The driver is not in use here, so the
+        // function may call it.
+        let _ = unsafe { function(&raw const key) };
+    }
 }
 
 /// Returns the boot services, while the driver uses them.
@@ -217,7 +297,10 @@ unsafe extern "efiapi" fn leave(_: Event, _: *mut c_void) {
 fn leave_now() {
     // SAFETY: at the raised priority, see `Sync`.
     let driver = unsafe { (*DRIVER.0.get()).take() };
-    if let Some(driver) = driver {
+    if let Some(mut driver) = driver {
+        if let Some(screen) = &mut driver.screen {
+            screen.flush(&mut driver.client);
+        }
         driver.client.platform().leave();
         driver.unload();
     }

@@ -14,6 +14,7 @@ use uefi_raw::protocol::scsi::{
 use uefi_raw::{Event, Handle, Status};
 use uefi_vmbus::{Address, Data, HostAdapter, Request, StorageError, device_path};
 use vmbus_protocol::Guid;
+use vmbus_protocol::guid::class;
 
 use super::boot::BootServices;
 use super::platform::describe;
@@ -58,7 +59,7 @@ pub(super) fn publish(boot: BootServices, unit: usize, instance: Guid) -> Status
         unit,
     }));
     this.protocol.passthru_mode = &raw const this.mode;
-    let path = Box::leak(device_path::controller(instance).into_boxed_slice());
+    let path = Box::leak(device_path::channel(class::SCSI, instance).into_boxed_slice());
     let mut handle: Handle = ptr::null_mut();
     let path = path.as_ptr().cast::<c_void>();
     let protocol = ptr::from_mut(this).cast_const().cast::<c_void>();
