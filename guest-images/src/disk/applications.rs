@@ -15,7 +15,7 @@ pub enum Application {
     Shell,
     /// memtest86+ of trixie, started by the UEFI shell.
     Memtest,
-    /// systemd-boot of trixie, whose menu has one entry: the UEFI shell.
+    /// systemd-boot of trixie, whose menu has the UEFI shell and waits a minute for a key.
     SystemdBoot,
     /// iPXE of trixie.
     Ipxe,
@@ -39,7 +39,7 @@ impl Application {
             Application::SystemdBoot => {
                 add("shell.efi", Application::Shell.bytes(cache)?);
                 add("startup.nsh", script.replace('\n', "\r\n").into_bytes());
-                add("loader/loader.conf", b"timeout 2\ndefault shell.conf\n".to_vec());
+                add("loader/loader.conf", b"timeout 60\ndefault shell.conf\n".to_vec());
                 let entry = format!("title {SYSTEMD_BOOT_ENTRY}\nefi /shell.efi\n");
                 add("loader/entries/shell.conf", entry.into_bytes());
             }

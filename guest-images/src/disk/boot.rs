@@ -12,8 +12,14 @@ pub(super) const ROOT_PARTITION: &str = "debian-root";
 /// The identifier of the root file system, by which GRUB finds it.
 pub(super) const ROOT_UUID: &str = "6a2c9a6e-7f0f-4d3c-9f5b-53796e746801";
 
+/// The name of the kernel without a signature.
+pub(super) const UNSIGNED_KERNEL: &str = "vmlinuz-unsigned";
+
 /// The text that GRUB prints when it has read its menu.
 pub const GRUB_READY: &str = "GRUB has read its menu";
+
+/// The command by which a guest makes the kernel without a signature GRUB's default.
+pub const CHOOSE_UNSIGNED: &str = "echo set default=1 > /boot/grub/choice.cfg";
 
 /// Drivers that the initial RAM disk loads: for disks of Hyper-V and, so that the image can be
 /// proved elsewhere, of other machines; for the root's file system and the ESP's; and those that
@@ -69,13 +75,22 @@ pub(super) fn menu() -> String {
     format!(
         "{}\
          set timeout=1\n\
-         menuentry 'Debian GNU/Linux' {{\n\
-         \tlinux /boot/vmlinuz root=PARTLABEL={ROOT_PARTITION} console=ttyS0 quiet panic=-1 \
+         if [ -f $prefix/choice.cfg ]; then source $prefix/choice.cfg; fi\n\
+         {}{}{SETTINGS}",
+        terminal(),
+        entry("Debian GNU/Linux", "vmlinuz"),
+        entry("Kernel without a signature", UNSIGNED_KERNEL)
+    )
+}
+
+/// Returns the menu's entry for a kernel in the folder `/boot`.
+fn entry(title: &str, kernel: &str) -> String {
+    format!(
+        "menuentry '{title}' {{\n\
+         \tlinux /boot/{kernel} root=PARTLABEL={ROOT_PARTITION} console=ttyS0 quiet panic=-1 \
          mitigations=off TERM=dumb\n\
          \tinitrd /boot/initrd.img\n\
-         }}\n\
-         {SETTINGS}",
-        terminal()
+         }}\n"
     )
 }
 
@@ -84,11 +99,12 @@ pub(super) fn disc_menu() -> String {
     format!("{}set timeout=-1\n{SETTINGS}", terminal())
 }
 
-/// Returns commands of GRUB that use the first serial port as the terminal, without the firmware.
+/// Returns commands of GRUB that use the first serial port as the terminal. Keys also come from the
+/// firmware's console: while GRUB runs, the firmware takes some of those of the serial port.
 fn terminal() -> String {
     format!(
         "serial --unit=0 --speed=115200\n\
-         terminal_input serial\n\
+         terminal_input serial console\n\
          terminal_output serial\n\
          echo '{GRUB_READY}'\n"
     )

@@ -11,13 +11,14 @@ mod iso;
 mod recipe;
 mod system;
 mod tree;
+mod unsigned;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use applications::{Application, SYSTEMD_BOOT_ENTRY};
-pub use boot::GRUB_READY;
+pub use boot::{CHOOSE_UNSIGNED, GRUB_READY};
 pub use iso::{grub_iso, ipxe_iso};
 pub use system::PROMPT;
 
@@ -32,7 +33,8 @@ const REMOVABLE: &str = "EFI/BOOT/BOOTX64.EFI";
 /// Returns the raw image of a disk with an installed Debian, the release that has this kernel,
 /// after making it if it is missing: an EFI system partition with the distribution's signed boot
 /// loaders, and a root file system with its kernel and systemd. Root logs in on the first serial
-/// port without a password. The image is sparse.
+/// port without a password. GRUB's menu also has the kernel without its signature. The image is
+/// sparse.
 ///
 /// # Errors
 /// A package cannot be fetched, or a program fails.
@@ -40,7 +42,7 @@ pub fn debian(cache: &Cache, release: StockKernel) -> Result<PathBuf, Error> {
     let suite = release.suite();
     let kernel = Kernel::stock(cache, release)?;
     let initrd = boot::initrd(cache, &kernel)?;
-    let tree = system::tree(cache, suite, &kernel, initrd)?;
+    let tree = system::tree(cache, release, &kernel, initrd)?;
     let scratch = cache.scratch()?;
     let archive = scratch.path().join("root.tar");
     tree.write_tar(&archive)?;

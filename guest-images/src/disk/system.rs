@@ -5,10 +5,11 @@
 //! emulated machine, and the initial RAM disk has loaded the drivers.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
-use crate::kernel::Kernel;
+use super::unsigned::unsigned;
+use crate::kernel::{Kernel, StockKernel};
 use crate::libraries::{LOADER, Libraries};
 use crate::packages::{Package, Packages};
 use crate::{Error, cache::Cache};
@@ -30,6 +31,10 @@ const PACKAGES: [&str; 14] = [
     "systemd-sysv",
     "util-linux",
 ];
+
+/// Packages of the tools of a TPM, which bookworm's system has, and of the library by which they
+/// open its device.
+const TPM_TOOLS: [&str; 2] = ["tpm2-tools", "libtss2-tcti-device0"];
 
 /// The folder of libraries.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -113,38 +118,65 @@ const MASKED: [&str; 24] = [
 /// A package cannot be fetched or read.
 pub(super) fn tree(
     cache: &Cache,
-    suite: &str,
+    release: StockKernel,
     kernel: &Kernel,
     initrd: Vec<u8>,
 ) -> Result<Tree, Error> {
-    let suite = Packages::new(cache, suite);
+    let suite = Packages::new(cache, release.suite());
     let packages = suite.get_all(&PACKAGES)?;
     let mut tree = Tree::new();
     for package in &packages {
         tree.package(package)?;
     }
-    add_libraries(&mut tree, &suite, &packages)?;
+    let owned = programs(&tree, &packages);
+    add_libraries(&mut tree, &suite, &packages, &owned)?;
+    if release == StockKernel::V6_1 {
+        add_tpm_tools(&mut tree, &suite)?;
+    }
     configure(&mut tree, &packages)?;
     tree.copy("boot/vmlinuz", 0o644, &kernel.image);
+    let name = format!("boot/{}", super::boot::UNSIGNED_KERNEL);
+    tree.file(&name, 0o644, unsigned(&super::read(&kernel.image)?)?);
     tree.file("boot/initrd.img", 0o644, initrd);
     tree.file("boot/grub/grub.cfg", 0o644, super::boot::menu());
     Ok(tree)
 }
 
-fn add_libraries(tree: &mut Tree, suite: &Packages, packages: &[Package]) -> Result<(), Error> {
-    let files = tree.executables();
-    let owned: Vec<(&Package, &Path)> = files
-        .iter()
-        .filter_map(|path| {
-            let owner = packages.iter().find(|package| path.starts_with(&package.root))?;
-            Some((owner, path.as_path()))
-        })
-        .collect();
-    for (name, path) in Libraries::new(suite, packages).of(&owned)? {
+/// Returns the programs and libraries of packages, with the package of each.
+fn programs<'a>(tree: &Tree, packages: &'a [Package]) -> Vec<(&'a Package, PathBuf)> {
+    let owner = |path: &Path| packages.iter().find(|package| path.starts_with(&package.root));
+    tree.executables().into_iter().filter_map(|path| Some((owner(&path)?, path))).collect()
+}
+
+/// Adds the libraries that these files need.
+fn add_libraries(
+    tree: &mut Tree,
+    suite: &Packages,
+    packages: &[Package],
+    files: &[(&Package, PathBuf)],
+) -> Result<(), Error> {
+    let files: Vec<(&Package, &Path)> =
+        files.iter().map(|(package, path)| (*package, path.as_path())).collect();
+    for (name, path) in Libraries::new(suite, packages).of(&files)? {
         tree.copy(&format!("{LIBRARIES}/{name}"), 0o755, &path);
     }
     tree.link(&format!("usr/lib64/{LOADER}"), &format!("/{LIBRARIES}/{LOADER}"));
     Ok(())
+}
+
+/// Adds the tools of a TPM that tests use, which are one program with several names.
+fn add_tpm_tools(tree: &mut Tree, suite: &Packages) -> Result<(), Error> {
+    let packages = suite.get_all(&TPM_TOOLS)?;
+    let paths = ["usr/bin/tpm2".to_owned(), format!("{LIBRARIES}/libtss2-tcti-device.so.0")];
+    let mut files = Vec::new();
+    for (package, path) in packages.iter().zip(&paths) {
+        files.push((package, package.root.join(path)));
+        tree.copy(path, 0o755, &package.root.join(path));
+    }
+    for name in ["tpm2_pcrread", "tpm2_eventlog"] {
+        tree.link(&format!("usr/bin/{name}"), "tpm2");
+    }
+    add_libraries(tree, suite, &packages, &files)
 }
 
 fn configure(tree: &mut Tree, packages: &[Package]) -> Result<(), Error> {
