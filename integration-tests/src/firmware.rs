@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_images::firmware::OvmfFiles;
 
 use crate::console::Console;
 use crate::image::{self, WorkDir};
+use crate::picture::Picture;
 use crate::vm::{ChildGuard, END_LIMIT, VmError, Watch, poll, wait_child};
 use crate::{host, program};
 
@@ -136,14 +137,20 @@ impl FirmwareOptions {
         }
     }
 
-    fn qemu(&self, socket: &Path, variables: &Path) -> Result<Command, VmError> {
+    fn qemu(
+        &self,
+        processor: &[&str],
+        socket: &Path,
+        variables: &Path,
+    ) -> Result<Command, VmError> {
         let flash = |path: &Path, readonly: &str| {
             format!("if=pflash,format=raw,readonly={readonly},file={}", path.display())
         };
         let mut command = Command::new(host::emulator().map_err(|e| early(e.to_string()))?);
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-M", "pc", "-accel", "tcg", "-cpu", "max,-la57"])
+            .args(["-M", "pc"])
+            .args(processor)
             .args(["-m", &self.memory, "-smp", &self.cpus.to_string()])
             .args(["-drive", &flash(&self.firmware.code, "on")])
             .args(["-drive", &flash(variables, "off")])
@@ -190,6 +197,18 @@ impl FirmwareMachine {
     /// # Errors
     /// The emulator cannot be fetched, or ends.
     pub fn emulated(options: &FirmwareOptions) -> Result<FirmwareMachine, VmError> {
+        FirmwareMachine::qemu(options, &["-accel", "tcg", "-cpu", "max,-la57"])
+    }
+
+    /// Starts a machine in QEMU with KVM, whose disks are virtio-blk and whose discs are IDE.
+    ///
+    /// # Errors
+    /// The emulator cannot be fetched, or ends.
+    pub fn peer(options: &FirmwareOptions) -> Result<FirmwareMachine, VmError> {
+        FirmwareMachine::qemu(options, &["-accel", "kvm", "-cpu", "host"])
+    }
+
+    fn qemu(options: &FirmwareOptions, processor: &[&str]) -> Result<FirmwareMachine, VmError> {
         let dir = WorkDir::new().map_err(|e| early(format!("a folder for the machine: {e}")))?;
         let socket = dir.path().join("console.sock");
         // The emulator connects to this socket, so no output of the guest is lost.
@@ -201,7 +220,7 @@ impl FirmwareMachine {
         if !variables.exists() {
             fs::copy(&options.template, &variables).map_err(|e| early(e.to_string()))?;
         }
-        let command = options.qemu(&socket, &variables)?;
+        let command = options.qemu(processor, &socket, &variables)?;
         FirmwareMachine::spawn(dir, command, |_| {
             if !poll(&listener, CONNECT_LIMIT)? {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -233,6 +252,60 @@ impl FirmwareMachine {
     #[must_use]
     pub fn said(&self) -> String {
         image::tail(&self.dir.path().join("stderr"), SAID_TAIL)
+    }
+
+    /// Runs `synthvm screenshot SOCK FILE`, and returns the picture.
+    ///
+    /// # Errors
+    /// The command fails, for example because the guest shows no picture.
+    pub fn screenshot(&self) -> Result<Picture, VmError> {
+        let path = self.dir.path().join("screen.png");
+        self.command("screenshot", &path.display().to_string())?;
+        if let Some(folder) = std::env::var_os("SYNTHVM_RESULTS") {
+            // A copy for people, of the last picture.
+            let _ = fs::copy(&path, Path::new(&folder).join("firmware-screen.png"));
+        }
+        Picture::read(&path).map_err(|error| early(format!("the screenshot: {error}")))
+    }
+
+    /// Takes screenshots until `find` finds something in one.
+    ///
+    /// # Errors
+    /// It finds nothing in time, or there is no picture.
+    pub fn wait_for_picture<T>(
+        &self,
+        limit: Duration,
+        find: impl Fn(&Picture) -> Option<T>,
+    ) -> Result<T, VmError> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(found) = find(&self.screenshot()?) {
+                return Ok(found);
+            }
+            if Instant::now() > end {
+                let what = format!("the screen shows something else after {} s", limit.as_secs());
+                return Err(VmError { what, console: self.console.transcript() });
+            }
+        }
+    }
+
+    /// Runs `synthvm send-keys SOCK KEYS`.
+    ///
+    /// # Errors
+    /// The command fails, for example because the guest takes no keys.
+    pub fn send_keys(&self, keys: &str) -> Result<(), VmError> {
+        self.command("send-keys", keys)
+    }
+
+    fn command(&self, name: &str, argument: &str) -> Result<(), VmError> {
+        let mut command = Command::new(program::path());
+        command.arg(name).arg(self.dir.path().join("control.sock")).arg(argument);
+        let output = command.output().map_err(|e| early(format!("synthvm {name}: {e}")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let console = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(VmError { what: format!("synthvm {name} ended with {}", output.status), console })
     }
 
     /// Waits for the program to end.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use guest_images::cache::Cache;
-use guest_images::disk::{self, Application, GRUB_READY, PROMPT};
+use guest_images::disk::{self, Application, GRUB_READY, PROMPT, SYSTEMD_BOOT_ENTRY};
 use guest_images::{Ovmf, StockKernel};
 use integration_tests::firmware::{FirmwareMachine, FirmwareOptions};
 use integration_tests::image::WorkDir;
@@ -79,6 +79,10 @@ fn test_applications_on_disks_start_from_stock_firmware() {
         let image = dir.copy("disk.img", &application.disk(&cache, script).unwrap()).unwrap();
         let options = FirmwareOptions::new(&firmware).disk(&image);
         let mut machine = FirmwareMachine::emulated(&options).unwrap();
+        if application == Application::SystemdBoot {
+            machine.console.wait(SYSTEMD_BOOT_ENTRY, LIMIT).unwrap();
+            machine.console.send("\r").unwrap();
+        }
         machine.console.wait(prompt, LIMIT).unwrap();
         machine.console.send("\r").unwrap();
         machine.console.wait(words, LIMIT).unwrap();

@@ -36,8 +36,8 @@ pub(crate) fn add(tests: &mut Vec<Test>) {
         ));
     }
     for (firmware, kernel, cpus, memory) in [
-        (Ovmf::Bookworm2M, StockKernel::V6_1, 1, "512M"),
-        (Ovmf::Trixie4M, StockKernel::V6_12, 2, "5G"),
+        (Ovmf::Bookworm2M, StockKernel::V6_1, 1, "5G"),
+        (Ovmf::Trixie4M, StockKernel::V6_12, 4, "5G"),
     ] {
         let name = firmware.name();
         let version = kernel.version();

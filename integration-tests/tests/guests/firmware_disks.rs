@@ -1,29 +1,43 @@
 //! Tests of disks and discs on VMBus from which stock UEFI firmware starts a system, with our
 //! driver for VMBus in an option ROM.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
 use guest_images::cache::Cache;
-use guest_images::disk::{self, GRUB_READY, PROMPT};
+use guest_images::disk::{self, Application, CHOOSE_UNSIGNED, GRUB_READY, PROMPT};
 use guest_images::option_rom::option_rom;
-use guest_images::{Ovmf, StockKernel};
-use integration_tests::console::ConsoleError;
+use guest_images::{Ovmf, StockKernel, swtpm};
+use integration_tests::console::{Console, ConsoleError};
 use integration_tests::firmware::{FirmwareMachine, FirmwareOptions};
 use integration_tests::image::WorkDir;
+use integration_tests::picture::Picture;
 use integration_tests::program;
 use integration_tests::runner::{Test, TestResult};
 
 /// Timeout of each step. A test host takes about 45 s from power on to the login prompt.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// The shell's script: it starts the application of the second disk.
+const SCRIPT: &str = "echo The script runs\nfs1:\\memtest.efi console=ttyS0,115200\n";
+
 pub(crate) fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new(
-        "test_firmware_bookworm_4M_boots_debian_from_a_vmbus_disk_with_secure_boot_and_again",
+        "test_firmware_bookworm_4M_boots_debian_from_a_vmbus_disk_with_secure_boot_and_a_tpm",
         secure_boot,
     ));
     tests.push(Test::new(
-        "test_firmware_trixie_4M_boots_debian_from_a_vhdx_and_grub_from_a_dvd",
+        "test_firmware_trixie_4M_shows_systemd_boot_and_memtest_of_vmbus_disks_and_takes_keys",
+        applications,
+    ));
+    tests.push(Test::new(
+        "test_firmware_without_a_boot_device_says_so_and_shows_its_menu",
+        no_boot_device,
+    ));
+    tests.push(Test::new(
+        "test_firmware_trixie_4M_boots_debian_from_a_vhdx_to_its_screen_and_grub_from_a_dvd",
         vhdx_and_dvd,
     ));
 }
@@ -32,32 +46,136 @@ pub(crate) fn add(tests: &mut Vec<Test>) {
 pub(crate) fn prepare(cache: &Cache) -> Result<(), guest_images::Error> {
     option_rom(cache)?;
     disk::grub_iso(cache, StockKernel::V6_12)?;
+    Application::SystemdBoot.disk(cache, SCRIPT)?;
+    Application::Memtest.disk(cache, "")?;
     StockKernel::ALL.into_iter().try_for_each(|release| disk::debian(cache, release).map(drop))
 }
 
-/// An installed Debian boots by itself through shim and GRUB. The boot entry that it adds starts it
-/// again after a reboot.
+/// An installed Debian boots by itself through shim and GRUB, which refuse a kernel without a
+/// signature. The TPM has measured the way. The boot entry that the system adds starts it again
+/// after a reboot.
 fn secure_boot() -> TestResult {
     let (cache, dir) = (Cache::project(), WorkDir::new()?);
     let image = dir.copy("disk.img", &disk::debian(&cache, StockKernel::V6_1)?)?;
+    let (state, swtpm) = (dir.path().join("tpm"), swtpm::program(&cache)?);
+    let tpm = format!("swtpm,state={},program={}", state.display(), swtpm.display());
     let options = FirmwareOptions::new(&Ovmf::Bookworm4M.fetch(&cache)?)
         .driver(&option_rom(&cache)?)
         .secure()
         .variables(&dir.path().join("variables"))
-        .disk(&image);
+        .disk(&image)
+        .cpus(4)
+        .argument("--tpm", &tpm);
     let mut machine = FirmwareMachine::start(&options)?;
     log_in(&mut machine)?;
     let console = &mut machine.console;
     assert_eq!(console.run("findmnt -n -o SOURCE /", PROMPT, LIMIT)?, "/dev/sda2\n");
+    assert_eq!(console.run("nproc", PROMPT, LIMIT)?, "4\n");
     let secure = console.run("dmesg | grep -c 'Secure boot enabled'", PROMPT, LIMIT)?;
     assert_eq!(secure, "1\n");
+    assert_measured(console)?;
     let make = "efibootmgr -q -c -d /dev/sda -p 1 -L Again -l '\\EFI\\debian\\shimx64.efi'";
     console.run(make, PROMPT, LIMIT)?;
+    console.run(CHOOSE_UNSIGNED, PROMPT, LIMIT)?;
     console.send("reboot\n")?;
-    let before = log_in(&mut machine)?;
+    let before = console.wait(GRUB_READY, LIMIT)?;
     assert!(before.contains("\"Again\""), "{before}");
-    machine.console.send("poweroff\n")?;
+    console.wait("bad shim signature", LIMIT)?;
+    console.wait("Press any key to continue", LIMIT)?;
+    console.send("\r")?;
+    console.wait("*Kernel without a signature", LIMIT)?;
+    // The key that selects the entry above.
+    console.send("^")?;
+    console.wait("*Debian GNU/Linux", LIMIT)?;
+    console.send("\r")?;
+    console.wait("login: ", LIMIT)?;
+    console.send("root\n")?;
+    console.wait(PROMPT, LIMIT)?;
+    console.send("poweroff\n")?;
     assert!(machine.wait()?.success(), "{}", machine.said());
+    Ok(())
+}
+
+/// Compares the PCRs of the TPM with those that follow from the log of firmware and boot loaders.
+/// The driver for VMBus is in the log, as the drivers of all option ROMs are.
+fn assert_measured(console: &mut Console) -> TestResult {
+    let read = console.run("tpm2_pcrread -T device:/dev/tpm0 sha256", PROMPT, LIMIT)?;
+    let log = "tpm2_eventlog /sys/kernel/security/tpm0/binary_bios_measurements > /tmp/log";
+    console.run(log, PROMPT, LIMIT)?;
+    let replayed = console.run("grep -A 99 '^pcrs:' /tmp/log", PROMPT, LIMIT)?;
+    let (read, replayed) = (pcrs(&read), pcrs(&replayed));
+    // 0 to 7 are the firmware's, 8 and 9 GRUB's, 14 shim's.
+    for pcr in (0..=9).chain([14]) {
+        assert!(replayed.contains_key(&pcr), "PCR {pcr} is not in the log: {replayed:?}");
+    }
+    for (pcr, value) in &replayed {
+        assert_eq!(read.get(pcr), Some(value), "PCR {pcr}");
+    }
+    console.run("grep -q EV_EFI_BOOT_SERVICES_DRIVER /tmp/log", PROMPT, LIMIT)?;
+    Ok(())
+}
+
+/// Returns the values of the bank of SHA-256 in the output of the TPM's tools.
+fn pcrs(output: &str) -> BTreeMap<u32, String> {
+    let bank = output.split_once("sha256:").map_or("", |(_, bank)| bank);
+    let value = |line: &str| {
+        let (pcr, value) = line.split_once(':')?;
+        let value = value.trim().strip_prefix("0x")?;
+        Some((pcr.trim().parse().ok()?, value.to_ascii_lowercase()))
+    };
+    bank.lines().skip(1).map_while(value).collect()
+}
+
+/// systemd-boot of one disk shows its menu on the screen, and keys of the synthetic keyboard start
+/// the shell, whose script starts memtest86+ of another disk. It draws into the frame buffer after
+/// it has ended boot services, and with them our driver.
+fn applications() -> TestResult {
+    let (cache, dir) = (Cache::project(), WorkDir::new()?);
+    let loader = Application::SystemdBoot.disk(&cache, SCRIPT)?;
+    let memtest = Application::Memtest.disk(&cache, "")?;
+    let options = FirmwareOptions::new(&Ovmf::Trixie4M.fetch(&cache)?)
+        .driver(&option_rom(&cache)?)
+        .disk(&dir.copy("loader.img", &loader)?)
+        .disk(&dir.copy("memtest.img", &memtest)?)
+        .argument("--display", "headless");
+    let mut machine = FirmwareMachine::start(&options)?;
+    machine.console.wait(disk::SYSTEMD_BOOT_ENTRY, LIMIT)?;
+    let first = machine.wait_for_picture(LIMIT, highlighted)?;
+    machine.send_keys("down")?;
+    // The lower entry is selected, and the upper one no longer.
+    machine.wait_for_picture(LIMIT, |picture| {
+        highlighted(picture).filter(|rows| rows.start >= first.end)
+    })?;
+    machine.send_keys("up enter")?;
+    machine.console.wait("any other key to continue", LIMIT)?;
+    machine.send_keys("enter")?;
+    machine.console.wait("The script runs", LIMIT)?;
+    machine.console.wait("Memtest86+ v", LIMIT)?;
+    // The background of memtest86+ is blue.
+    let is_blue = |[red, green, blue]: &[u8; 3]| *blue > 0x80 && *red < 0x40 && *green < 0x40;
+    machine.wait_for_picture(LIMIT, |picture| {
+        let blue = picture.pixels.iter().filter(|pixel| is_blue(pixel)).count();
+        (blue > picture.pixels.len() / 5).then_some(())
+    })?;
+    Ok(())
+}
+
+/// The disk from which a machine starts is gone. With Secure Boot the firmware has no shell either.
+fn no_boot_device() -> TestResult {
+    let (cache, dir) = (Cache::project(), WorkDir::new()?);
+    let options = FirmwareOptions::new(&Ovmf::Bookworm4M.fetch(&cache)?)
+        .driver(&option_rom(&cache)?)
+        .secure()
+        .variables(&dir.path().join("variables"))
+        .argument("--display", "headless");
+    let mut machine = FirmwareMachine::start(&options)?;
+    machine.console.wait("No bootable option or device was found", LIMIT)?;
+    machine.console.wait("Press any key to enter the Boot Manager Menu", LIMIT)?;
+    let picture = machine.screenshot()?;
+    let lit = picture.pixels.iter().filter(|pixel| **pixel != [0; 3]).count();
+    assert!(lit > 1000, "{lit} pixels of text");
+    machine.send_keys("enter")?;
+    machine.console.wait_any(&["Select Language", "Please select boot device"], LIMIT)?;
     Ok(())
 }
 
@@ -69,15 +187,54 @@ fn vhdx_and_dvd() -> TestResult {
         Command::new(program::path()).args(["image", "convert"]).args([&raw, &image]).output()?;
     assert!(convert.status.success(), "{}", String::from_utf8_lossy(&convert.stderr));
     let base = FirmwareOptions::new(&Ovmf::Trixie4M.fetch(&cache)?).driver(&option_rom(&cache)?);
-    let mut machine = FirmwareMachine::start(&base.clone().disk(&image).cpus(2).memory("5G"))?;
+    let options = base.clone().disk(&image).cpus(2).memory("5G").argument("--display", "headless");
+    let mut machine = FirmwareMachine::start(&options)?;
     log_in(&mut machine)?;
     assert_eq!(machine.console.run("nproc", PROMPT, LIMIT)?, "2\n");
+    assert_frame_buffer(&mut machine)?;
     machine.console.send("poweroff\n")?;
     assert!(machine.wait()?.success(), "{}", machine.said());
 
     let disc = disk::grub_iso(&cache, StockKernel::V6_12)?;
     let mut machine = FirmwareMachine::start(&base.disc(&disc))?;
     machine.console.wait(GRUB_READY, LIMIT)?;
+    Ok(())
+}
+
+/// Returns the rows of the menu's selected entry.
+fn highlighted(picture: &Picture) -> Option<Range<u32>> {
+    let rows = (0..).zip(picture.pixels.chunks(picture.width as usize));
+    let rows: Vec<u32> = rows.filter(|(_, row)| is_highlighted(row)).map(|(y, _)| y).collect();
+    match rows[..] {
+        // A row of text has 19 rows of pixels; fewer are one that the firmware is drawing.
+        [first, .., last] if rows.len() == 19 => Some(first..last + 1),
+        _ => None,
+    }
+}
+
+/// Returns whether a row of pixels is one of a selected entry, which is in the middle half.
+fn is_highlighted(row: &[[u8; 3]]) -> bool {
+    // The firmware's light gray, and more pixels of it than characters have. The firmware's bar of
+    // progress starts at the left edge.
+    const GRAY: [u8; 3] = [0x98; 3];
+    const WIDTH: usize = 100;
+    let quarter = row.len() / 4;
+    let (middle, outside) = (&row[quarter..3 * quarter], &row[..quarter]);
+    middle.iter().filter(|pixel| **pixel == GRAY).count() > WIDTH && !outside.contains(&GRAY)
+}
+
+/// Lets the guest fill the firmware's frame buffer, which its kernel uses until it has a driver for
+/// the video device. The firmware's driver has ended long before.
+fn assert_frame_buffer(machine: &mut FirmwareMachine) -> TestResult {
+    let console = &mut machine.console;
+    assert_eq!(console.run("cat /proc/fb", PROMPT, LIMIT)?, "0 EFI VGA\n");
+    // The device ends after the frame.
+    let fill = "tr '\\0' '\\252' < /dev/zero > /dev/fb0 2> /dev/null || true";
+    console.run(fill, PROMPT, LIMIT)?;
+    let picture = machine.screenshot()?;
+    let filled = picture.pixels.iter().filter(|pixel| **pixel == [0xAA; 3]).count();
+    // All but the cursor of the kernel's console.
+    assert!(filled > picture.pixels.len() / 100 * 99, "{filled} pixels are filled");
     Ok(())
 }
 
