@@ -1,6 +1,7 @@
 //! `cargo xtask compare WHAT --json FILE`: compares SynthVM with the usual alternative on KVM, in
 //! one run.
 
+mod boot;
 mod cases;
 mod cost;
 mod fio;
@@ -25,11 +26,15 @@ pub(crate) enum What {
     /// Compare a VMBus network card with QEMU's virtio-net, with and without vhost: the same guest
     /// and the same iperf3 on all machines, in alternation.
     Network(options::Arguments),
+    /// Compare the time from power on to GRUB and to the login prompt with QEMU's: the same
+    /// firmware and the same installed system, on a VMBus disk and on virtio-blk.
+    Boot(options::Arguments),
 }
 
 pub(crate) fn main(what: &What) -> Result<(), String> {
     match what {
         What::Storage(arguments) => storage::main(arguments),
         What::Network(arguments) => network::main(arguments),
+        What::Boot(arguments) => boot::main(arguments),
     }
 }
