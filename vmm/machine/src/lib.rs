@@ -38,8 +38,8 @@ pub use devices::serial::Escape;
 pub use firmware::{FirmwareError, FirmwareSource};
 pub use hyperv::HypervError;
 pub use machine::{
-    EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle, MachineState,
-    Subscriber, VcpuExits, new_vm,
+    ClockReading, EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle,
+    MachineState, ReferenceClock, Subscriber, VcpuExits, new_vm,
 };
 pub use memory::{GuestMemory, MemoryError, WindowError, WindowMemory};
 pub use msvm::{MsvmError, MsvmSource};

@@ -1,6 +1,7 @@
 //! The machine: construction, start, reset and end.
 
 mod build;
+mod clock;
 mod control;
 mod counters;
 mod cpuid;
@@ -38,6 +39,7 @@ use crate::hyperv::{EomWatcher, KvmSynic};
 use crate::memory::{GuestMemory, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
 use crate::options::{HypervOption, OnPanic, OnReset};
 
+pub use self::clock::{ClockReading, ReferenceClock};
 pub use self::counters::VcpuExits;
 pub use self::error::{Exit, MachineError, MachineFailure};
 pub use self::events::{EventLoop, Subscriber};
@@ -99,6 +101,11 @@ impl Machine {
         self.next_slot += 1;
         WindowMemory::allocate(Arc::clone(&self.vm), windows, slot, bytes)
             .map_err(MachineError::system("memory of a device"))
+    }
+
+    /// Returns the guest's reference time, readable from any thread.
+    pub fn reference_clock(&self) -> ReferenceClock {
+        ReferenceClock::new(Arc::clone(&self.vm))
     }
 
     /// Returns the SynIC, for the bus.
