@@ -8,6 +8,7 @@ pub mod display;
 pub mod doctor;
 pub mod inspect;
 pub mod networks;
+pub mod services;
 pub mod trace;
 pub mod vsock;
 

@@ -7,6 +7,9 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use synthvm_images::Format;
 
+use super::service_args::{
+    CopyToArgs, FreezeArgs, IpArgs, KvpArgs, ShutdownArgs, StatusArgs, ThawArgs, TimeSyncArgs,
+};
 use crate::config::{ByteSize, DEFAULT_KVM, Flag};
 use crate::display::ButtonName;
 
@@ -54,6 +57,26 @@ pub(super) enum Command {
     Type(TypeArgs),
     /// Moves the pointer of a running machine, and sets its buttons
     Pointer(PointerArgs),
+    /// Asks a running machine's guest to shut down and power itself off
+    Shutdown(ShutdownArgs),
+    /// Asks a running machine's guest to restart
+    Restart(ShutdownArgs),
+    /// Asks a running machine's guest to save its memory to its disk and power itself off
+    Hibernate(ShutdownArgs),
+    /// Sets the clock of a running machine's guest
+    TimeSync(TimeSyncArgs),
+    /// Shows whether a running machine's guest is alive, its services and its addresses
+    Status(StatusArgs),
+    /// Gets, sets, deletes and lists key-value pairs of a running machine's guest
+    Kvp(KvpArgs),
+    /// Shows and sets the IP addresses of a running machine's guest
+    Ip(IpArgs),
+    /// Freezes the file systems of a running machine's guest for a backup
+    Freeze(FreezeArgs),
+    /// Thaws the file systems of a running machine's guest
+    Thaw(ThawArgs),
+    /// Copies a file to a running machine's guest
+    CopyTo(CopyToArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
     /// Prints a trace of a machine's VMBus (synthvm run --trace-bus)
@@ -180,6 +203,10 @@ pub(super) struct RunArgs {
     /// pointer) [default: none]; keys: mode, resolution=WIDTHxHEIGHT [default: 1024x768]
     #[arg(long, value_name = "none|headless", help_heading = "Consoles and control")]
     display: Option<String>,
+    /// Integration services for the guest: default (all but copy), all, none, or a list of
+    /// shutdown, time-sync, heartbeat, kvp, vss, copy [default: default]
+    #[arg(long, value_name = "default|all|none|LIST", help_heading = "Consoles and control")]
+    services: Option<String>,
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial: Option<String>,
@@ -261,6 +288,7 @@ impl RunArgs {
             ("disk-hold", &self.disk_hold),
             ("disk-channels", &self.disk_channels),
             ("display", &self.display),
+            ("services", &self.services),
             ("serial", &self.serial),
             ("serial2", &self.serial2),
             ("control", &self.control),

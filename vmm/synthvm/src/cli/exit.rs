@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::{ExitCode, Termination};
 
 use crate::config::{ConfigError, InputError};
-use crate::control::{ClientError, StopReason};
+use crate::control::{Cause, ClientError, StopReason};
 use crate::doctor::HostError;
 
 /// Exit statuses. docs/command-line.md and `synthvm --help` show the same table.
@@ -26,6 +26,10 @@ pub enum Exit {
     GuestReset,
     /// `synthvm control SOCK stop`, or Ctrl-A x on the console.
     Stopped,
+    /// The guest did not do what a command asked for.
+    Guest,
+    /// The status of a program that a command ran.
+    Command(u8),
     /// Stopped by this signal, because the guest did not power itself down.
     Signal(i32),
 }
@@ -41,11 +45,12 @@ Exit status:
   5      the guest panicked (with --on-panic exit)
   6      the guest reset itself (with --on-reset exit)
   7      stopped by `synthvm control SOCK stop`, or by Ctrl-A x on the console
+  8      the guest has no driver for a command, refused it, or did not answer in time
   128+N  stopped by signal N, because the guest did not power itself down";
 
 impl Exit {
     /// Every status that does not depend on a signal.
-    pub const ALL: [Exit; 8] = [
+    pub const ALL: [Exit; 9] = [
         Exit::Success,
         Exit::Internal,
         Exit::Usage,
@@ -54,6 +59,7 @@ impl Exit {
         Exit::GuestPanicked,
         Exit::GuestReset,
         Exit::Stopped,
+        Exit::Guest,
     ];
 
     /// Returns the status that the shell sees.
@@ -67,6 +73,8 @@ impl Exit {
             Exit::GuestPanicked => 5,
             Exit::GuestReset => 6,
             Exit::Stopped => 7,
+            Exit::Guest => 8,
+            Exit::Command(code) => code,
             Exit::Signal(number) => {
                 u8::try_from(number).map_or(255, |number| number.saturating_add(128))
             }
@@ -151,7 +159,16 @@ failures! {
     ConfigError => Exit::Usage;
     InputError => Exit::Input;
     HostError => Exit::Host;
-    ClientError => Exit::Internal;
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error.cause() {
+            Some(Cause::Guest) => Exit::Guest,
+            None => Exit::Internal,
+        };
+        Failure::new(exit, &error)
+    }
 }
 
 #[cfg(test)]

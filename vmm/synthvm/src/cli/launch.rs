@@ -21,6 +21,7 @@ use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
 use crate::display::Display;
 use crate::networks::{NetworkSet, OpenNetworks};
+use crate::services::{ClockWatch, GuestServices};
 use crate::trace::TraceFile;
 use crate::vsock::Vsock;
 
@@ -61,6 +62,8 @@ pub(super) fn launch(
     let vsock = config.vsock.as_ref().zip(vsock);
     let vsock = vsock.map(|(config, listener)| Vsock::start(config, listener, &bus)).transpose();
     let vsock = vsock.map_err(|error| internal("host sockets", &error))?;
+    let services = GuestServices::start(config, &machine, &networks, &bus)
+        .map_err(|error| internal("the services", &*error))?;
     if let Some(device) = config.test_device {
         test_device::offer(device, &bus).map_err(|error| internal("the test device", &error))?;
     }
@@ -80,10 +83,16 @@ pub(super) fn launch(
         tpm,
         display,
         vsock,
+        services: services.clone(),
         memory_bytes: config.memory.size.bytes(),
         resets,
     });
     watch(&machine, config, socket, &target)?;
+    if services.has_time_sync() {
+        let failed = |error| internal("the clock", &error);
+        let watch = ClockWatch::new(services).map_err(failed)?;
+        machine.events().add(Box::new(watch)).map_err(failed)?;
+    }
 
     let end = machine.run();
     target.ends();

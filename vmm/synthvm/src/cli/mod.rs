@@ -2,7 +2,9 @@
 
 mod advice;
 mod args;
+mod backup;
 mod commands;
+mod copy;
 mod disk;
 mod display;
 mod exit;
@@ -11,6 +13,8 @@ mod launch;
 mod log;
 mod network;
 mod run;
+mod service_args;
+mod services;
 mod target;
 mod test_device;
 mod tpm;
@@ -23,6 +27,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
+use synthvm_services::protocol::shutdown::ShutdownMode;
 
 pub use exit::{Exit, Failure};
 
@@ -53,6 +58,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::SendKeys(args) => display::send_keys(&args),
         Command::Type(args) => display::type_text(&args),
         Command::Pointer(args) => display::pointer(&args),
+        Command::Shutdown(args) => services::shutdown(&args, ShutdownMode::PowerOff),
+        Command::Restart(args) => services::shutdown(&args, ShutdownMode::Restart),
+        Command::Hibernate(args) => services::shutdown(&args, ShutdownMode::Hibernate),
+        Command::TimeSync(args) => services::time_sync(&args),
+        Command::Status(args) => services::status(&args),
+        Command::Kvp(args) => services::kvp(args.verb),
+        Command::Ip(args) => services::ip(args.verb),
+        Command::Freeze(args) => backup::freeze(&args),
+        Command::Thaw(args) => backup::thaw(&args),
+        Command::CopyTo(args) => copy::copy_to(&args),
         Command::Image(image) => image::image(&image.verb),
         Command::Trace(trace) => trace::trace(&trace.verb),
     };

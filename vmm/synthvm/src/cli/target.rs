@@ -15,11 +15,12 @@ use vmbus_host::VmBus;
 use super::exit::{Exit, Failure};
 use super::watchdog::{TIMEOUT, Waiting, Watchdog};
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
-use crate::control::{ControlTarget, DiskPlace, StopReason};
+use crate::control::{ControlTarget, DiskPlace, Responder, StopReason};
 use crate::disks::DiskSet;
 use crate::display::{Display, PointerRequest, ScreenSize};
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 use crate::networks::NetworkSet;
+use crate::services::{GuestServices, ServiceRequest};
 use crate::vsock::Vsock;
 
 /// The parts of a machine that the control socket inspects and changes.
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub(super) tpm: Option<Arc<TpmDevice>>,
     pub(super) display: Option<Display>,
     pub(super) vsock: Option<Vsock>,
+    pub(super) services: GuestServices,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -150,6 +152,7 @@ impl ControlTarget for Target {
         report.set_networks(parts.networks.reports());
         report.display = parts.display.as_ref().map(Display::report);
         report.vsock = parts.vsock.as_ref().map(Vsock::report);
+        report.services = parts.services.report();
         report.set_vcpus(&parts.handle.vcpu_exits());
         report
     }
@@ -217,6 +220,10 @@ impl ControlTarget for Target {
     fn point(&self, pointer: &PointerRequest) -> Result<(), String> {
         self.display()?.point(pointer)
     }
+
+    fn service(&self, request: ServiceRequest, responder: Responder) {
+        self.parts.services.perform(request, responder);
+    }
 }
 
 #[cfg(test)]
@@ -253,6 +260,7 @@ mod tests {
                     tpm: None,
                     display: None,
                     vsock: None,
+                    services: GuestServices::default(),
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -314,9 +322,19 @@ mod tests {
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
         let networks = NetworkSet::default();
         let (tpm, display, vsock, resets) = (None, None, None, Arc::default());
-        let memory_bytes = 0;
-        let parts =
-            Parts { handle, bus, disks, networks, tpm, display, vsock, memory_bytes, resets };
+        let (services, memory_bytes) = (GuestServices::default(), 0);
+        let parts = Parts {
+            handle,
+            bus,
+            disks,
+            networks,
+            tpm,
+            display,
+            vsock,
+            services,
+            memory_bytes,
+            resets,
+        };
         let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
         target.ends();
         target.requests_ended();

@@ -129,6 +129,11 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
                        display";
         return Err(message.into());
     }
+    if !synic && !config.services(synic).is_empty() {
+        let message = "the services are on VMBus, which needs `synic`; leave synic on, or add \
+                       --services none";
+        return Err(message.into());
+    }
     if config.test_device.is_some() && !synic {
         return Err("the test device is on VMBus, which needs `synic`; leave synic on".into());
     }

@@ -26,7 +26,8 @@ const OPTION_ROM: &str = "share/synthvm/uefi-vmbus.rom";
 /// Returns whether `PATH` has an executable file of this name.
 pub(super) fn has_program(name: &str) -> bool {
     let is_executable = |path: PathBuf| {
-        fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+        fs::metadata(path)
+            .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
     };
     let folders = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&folders).any(|folder| is_executable(folder.join(name)))

@@ -35,6 +35,7 @@ pub const KEYS: &[&str] = &[
     "dvd",
     "net",
     "display",
+    "services",
     "disk-busy-poll",
     "disk-moderation",
     "disk-channels",
@@ -214,10 +215,7 @@ fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError
     }
 }
 
-fn interpret(
-    mut root: Node,
-    is_installed: &dyn Fn(&str) -> bool,
-) -> Result<VmConfig, ConfigError> {
+fn interpret(mut root: Node, is_installed: &dyn Fn(&str) -> bool) -> Result<VmConfig, ConfigError> {
     // First, because a misspelt `kernel` or `profile` is reported best as an unknown key.
     refuse_unknown_keys(&root)?;
     profile::apply(&mut root, is_installed)?;

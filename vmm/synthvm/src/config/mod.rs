@@ -23,6 +23,7 @@ mod network;
 mod node;
 mod print;
 mod profile;
+mod services;
 mod size;
 mod test_device;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub(crate) use network::instance;
 pub use network::{
     Descriptors, MAX_CARDS, MAX_MTU, MAX_QUEUES, MIN_MTU, NetworkBackend, NetworkConfig,
 };
+pub use services::ServicesConfig;
 pub use size::ByteSize;
 pub use synthvm_machine::{
     HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, RtcBase,
@@ -114,6 +116,9 @@ pub struct VmConfig {
     /// The screen, the keyboard and the mouse.
     #[serde(default)]
     pub display: DisplayConfig,
+    /// The integration services that the guest is offered.
+    #[serde(default)]
+    pub services: ServicesConfig,
     /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0
     /// disables polling.
     #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]

@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use synthvm_machine::unix_socket;
 
-use super::protocol::{Reply, Request};
+use super::protocol::{Cause, Reply, Request};
 use crate::inspect::InspectReport;
 
 /// Timeout of requests that return a snapshot. A machine that takes longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Timeout of requests that access a file. The last requests on a disk have half a minute, other
+/// Timeout of requests that access a file or ask the guest. The last requests on a disk have half a minute, other
 /// requests may precede this one, and image files may be on slow servers.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -29,6 +29,14 @@ const MAX_REPLY_BYTES: u64 = 64 << 20;
 pub struct ClientError {
     path: PathBuf,
     message: String,
+    cause: Option<Cause>,
+}
+
+impl ClientError {
+    /// Returns the part of the machine at fault, if it is not the machine itself.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
 }
 
 /// A connection to a running machine.
@@ -51,7 +59,7 @@ impl Client {
     /// Connects like [`Client::connect`], with a given limit on the wait for a machine whose queue
     /// of clients is full.
     pub(super) fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
-        let fail = |message| ClientError { path: path.to_owned(), message };
+        let fail = |message| ClientError { path: path.to_owned(), message, cause: None };
         let stream = unix_socket::connect(path, timeout).map_err(|error| {
             fail(match error.kind() {
                 io::ErrorKind::WouldBlock => {
@@ -74,8 +82,9 @@ impl Client {
             self.exchange(request, timeout).map_err(|error| self.fail(explain(&error, timeout)))?;
         match reply {
             Reply { ok: true, value, .. } => Ok(value.unwrap_or(Value::Null)),
-            Reply { ok: false, error, .. } => {
-                Err(self.fail(error.unwrap_or_else(|| "refused".to_owned())))
+            Reply { ok: false, error, cause, .. } => {
+                let error = self.fail(error.unwrap_or_else(|| "refused".to_owned()));
+                Err(ClientError { cause, ..error })
             }
         }
     }
@@ -100,6 +109,17 @@ impl Client {
             .map_err(|error| self.fail(format!("sent an answer of another format: {error}")))
     }
 
+    /// Waits until the machine has ended, for at most `timeout`. Returns false if it has not.
+    pub fn wait_for_end(&mut self, timeout: Duration) -> bool {
+        let stream = self.stream.get_ref();
+        let is_set = stream.set_read_timeout(Some(timeout)).is_ok();
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(_) => true,
+            Err(error) => is_set && error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+
     fn exchange(&mut self, request: &Request, timeout: Duration) -> io::Result<Reply> {
         self.stream.get_ref().set_read_timeout(Some(timeout))?;
         let mut line = serde_json::to_vec(request)?;
@@ -117,7 +137,7 @@ impl Client {
     }
 
     fn fail(&self, message: String) -> ClientError {
-        ClientError { path: self.path.clone(), message }
+        ClientError { path: self.path.clone(), message, cause: None }
     }
 }
 

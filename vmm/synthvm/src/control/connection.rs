@@ -1,15 +1,20 @@
 //! A client's connection: received bytes and answers, both bounded.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use super::jobs::{Jobs, Pending};
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request, perform};
+use super::responder::{Answer, Hold};
 
 /// Limit of unsent answer bytes for a slow client. Above it, the client's requests are not read and
 /// stay in the socket.
 const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// Maximum number of holds of a client. Above it, the oldest ends.
+const MAX_HOLDS: usize = 4;
 
 /// Bytes per read.
 const CHUNK: usize = 16 << 10;
@@ -21,6 +26,8 @@ pub(super) struct Connection {
     /// The answer in progress to the last request. Later requests wait, so that answers keep their
     /// order.
     pending: Option<Pending>,
+    /// End when the client disconnects.
+    holds: VecDeque<Hold>,
     /// No more requests will be read; the connection ends after the last answer is sent.
     ending: bool,
 }
@@ -41,6 +48,7 @@ impl Connection {
             received: Vec::new(),
             waiting: Vec::new(),
             pending: None,
+            holds: VecDeque::new(),
             ending: false,
         })
     }
@@ -103,9 +111,13 @@ impl Connection {
 
     fn answer_one(&mut self, jobs: &Jobs) {
         if let Some(pending) = &self.pending {
-            let Some(reply) = pending.take() else { return };
+            let Some(Answer { reply, hold }) = pending.take() else { return };
             self.pending = None;
             self.waiting.extend(reply.line());
+            self.holds.extend(hold);
+            if self.holds.len() > MAX_HOLDS {
+                self.holds.pop_front();
+            }
         }
         if self.waiting.len() >= MAX_WAITING_BYTES {
             return;
@@ -115,6 +127,9 @@ impl Connection {
                 let line = self.received[..end].trim_ascii();
                 if !line.is_empty() {
                     match Request::parse(line) {
+                        Ok(Request::Service { request }) => {
+                            self.pending = Some(jobs.ask_guest(*request));
+                        }
                         Ok(request) if request.waits() => self.pending = Some(jobs.start(request)),
                         Ok(request) => self.waiting.extend(perform(request, jobs.target()).line()),
                         Err(reply) => self.waiting.extend(reply.line()),

@@ -1,5 +1,6 @@
-//! Requests that may wait for a file. They run one after another on their own thread, so that the
-//! event loop never waits.
+//! Requests that may wait. Those that wait for a file run one after another on their own thread;
+//! those that wait for the guest are answered by its services' thread. So the event loop never
+//! waits.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -9,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::protocol::{Reply, Request, perform};
+use super::responder::{Answer, Responder};
 use super::{ControlTarget, MAX_CLIENTS};
+use crate::services::ServiceRequest;
 
 /// The thread, which starts with the first request that needs it. It ends when this is dropped and
 /// its last request is done.
@@ -21,7 +24,7 @@ pub(super) struct Jobs {
 
 struct Job {
     request: Request,
-    answer: Sender<Reply>,
+    answer: Sender<Answer>,
 }
 
 /// Limit of requests that wait for the running one: one per client. Clients that reconnect could
@@ -29,7 +32,7 @@ struct Job {
 const MAX_WAITING: usize = MAX_CLIENTS;
 
 /// An answer in progress.
-pub(super) struct Pending(Receiver<Reply>);
+pub(super) struct Pending(Receiver<Answer>);
 
 impl Jobs {
     /// Returns a queue for requests to `target`.
@@ -71,21 +74,29 @@ impl Jobs {
         {
             let refusal =
                 "too many requests wait for a request that accesses a file; try again later";
-            let _ = answer.send(Reply::refused(refusal));
+            let _ = answer.send(Reply::refused(refusal).into());
             let _ = self.finished.write(1);
         }
+        Pending(pending)
+    }
+
+    /// Passes a request to the guest's services, which answer it later.
+    pub(super) fn ask_guest(&self, request: ServiceRequest) -> Pending {
+        let (answer, pending) = mpsc::channel();
+        let finished = Arc::clone(&self.finished);
+        self.target.service(request, Responder { answer, finished });
         Pending(pending)
     }
 }
 
 impl Pending {
     /// Returns the answer if the request is done.
-    pub(super) fn take(&self) -> Option<Reply> {
+    pub(super) fn take(&self) -> Option<Answer> {
         match self.0.try_recv() {
-            Ok(reply) => Some(reply),
+            Ok(answer) => Some(answer),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
-                Some(Reply::refused("the machine could not process the request"))
+                Some(Reply::refused("the machine could not process the request").into())
             }
         }
     }
@@ -96,7 +107,7 @@ fn spawn(target: Arc<dyn ControlTarget>, finished: Arc<EventFd>) -> io::Result<S
     std::thread::Builder::new().name("control".into()).spawn(move || {
         for Job { request, answer } in jobs {
             // The send fails if the client has disconnected.
-            let _ = answer.send(perform(request, &*target));
+            let _ = answer.send(perform(request, &*target).into());
             let _ = finished.write(1);
         }
     })?;

@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod jobs;
 mod protocol;
+mod responder;
 mod server;
 mod stop;
 
@@ -18,9 +19,11 @@ use synthvm_net::LinkState;
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::display::{PointerRequest, ScreenSize};
 use crate::inspect::InspectReport;
+use crate::services::ServiceRequest;
 
 pub use client::{Client, ClientError};
-pub use protocol::{DiskPlace, MAX_REQUEST_BYTES, Reply, Request};
+pub use protocol::{Cause, DiskPlace, MAX_REQUEST_BYTES, Reply, Request};
+pub use responder::{Hold, Responder};
 pub use server::{ControlServer, MAX_CLIENTS};
 pub use stop::{StopSignals, block_stop_signals};
 
@@ -133,4 +136,7 @@ pub trait ControlTarget: Send + Sync {
     /// # Errors
     /// Returns the cause.
     fn point(&self, pointer: &PointerRequest) -> Result<(), String>;
+
+    /// Asks the guest's integration services. Does not wait: `responder` answers later.
+    fn service(&self, request: ServiceRequest, responder: Responder);
 }

@@ -10,6 +10,7 @@ use super::{ControlTarget, StopReason};
 use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 use crate::display::PointerRequest;
 use crate::inspect::metrics;
+use crate::services::ServiceRequest;
 
 /// The longest request line in bytes, including the newline. A longer one is answered with an
 /// error, and the client is dropped, because the start of the next request is unknown.
@@ -105,6 +106,11 @@ pub enum Request {
         /// The position and the buttons.
         pointer: PointerRequest,
     },
+    /// Ask the guest's integration services. Returns what the inner request states.
+    Service {
+        /// The inner request.
+        request: Box<ServiceRequest>,
+    },
 }
 
 /// The address of a disk that was added.
@@ -121,7 +127,7 @@ pub struct DiskPlace {
 /// The names of all requests, for messages.
 const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, \
     disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link, screenshot, \
-    send-keys, type-text, pointer";
+    send-keys, type-text, pointer, service";
 
 impl Request {
     /// Reads a request.
@@ -136,7 +142,7 @@ impl Request {
         })
     }
 
-    /// Returns whether the request may wait for a file.
+    /// Returns whether the request may wait for a file or for the guest.
     pub(super) fn waits(&self) -> bool {
         match self {
             Request::Ping {}
@@ -156,7 +162,8 @@ impl Request {
             | Request::DiskThrottle { .. }
             | Request::DiskInsert { .. }
             | Request::DiskEject { .. }
-            | Request::Screenshot { .. } => true,
+            | Request::Screenshot { .. }
+            | Request::Service { .. } => true,
         }
     }
 }
@@ -172,17 +179,28 @@ pub struct Reply {
     /// The cause of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The part of the machine at fault, if it is not the machine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// The part of the machine at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The guest has no driver for the request, refused it, or did not answer in time.
+    Guest,
 }
 
 impl Reply {
     /// Returns the answer to a request that succeeded.
     pub fn done(value: Value) -> Self {
-        Reply { ok: true, value: Some(value), error: None }
+        Reply { ok: true, value: Some(value), error: None, cause: None }
     }
 
     /// Returns the answer to a request that failed.
     pub fn refused(error: impl Into<String>) -> Self {
-        Reply { ok: false, value: None, error: Some(error.into()) }
+        Reply { ok: false, value: None, error: Some(error.into()), cause: None }
     }
 
     /// Returns the answer as a line, including the newline.
@@ -215,6 +233,8 @@ pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::SendKeys { keys } => reply(target.send_keys(&keys)),
         Request::TypeText { text } => reply(target.type_text(&text)),
         Request::Pointer { pointer } => reply(target.point(&pointer)),
+        // Its answer comes later: `Jobs::ask_guest`.
+        Request::Service { .. } => Reply::refused("this request cannot be answered here"),
     }
 }
 

@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
 use synthvm_net::LinkState;
+use synthvm_services::ServiceError;
+use synthvm_services::protocol::ServiceKind;
 
 use super::*;
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
-use crate::control::{Client, DiskPlace, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
+use crate::control::{
+    Client, DiskPlace, Hold, MAX_REQUEST_BYTES, Request, Responder, StopReason, StopSignals,
+};
 use crate::display::{PointerRequest, ScreenSize};
 use crate::inspect::{DiskReport, InspectReport};
+use crate::services::ServiceRequest;
 
 /// A machine that records its requests.
 #[derive(Default)]
@@ -22,6 +27,8 @@ struct Recorder {
     disks: usize,
     /// Locked while an image is slow to open.
     opening: Mutex<()>,
+    /// Requests to the guest, which the test answers.
+    asked: Mutex<Vec<Responder>>,
 }
 
 impl Recorder {
@@ -47,6 +54,10 @@ impl ControlTarget for Recorder {
 
     fn stop(&self, reason: StopReason) -> Result<(), String> {
         self.note(format!("{reason:?}"))
+    }
+
+    fn service(&self, _: ServiceRequest, responder: Responder) {
+        self.asked.lock().unwrap().push(responder);
     }
 
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
@@ -476,4 +487,65 @@ fn test_server_requests_on_files_one_past_the_limit_are_refused_and_others_still
     run_until_idle(&mut manager);
     assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "power-button"]);
     drop(slow);
+}
+
+/// A request to the guest.
+const THAW: &str = "{\"do\":\"service\",\"request\":{\"do\":\"thaw\"}}\n";
+
+/// Sends a request to the guest, and returns its responder.
+fn ask_guest(stream: &mut BufReader<UnixStream>, target: &Recorder) -> Responder {
+    stream.get_mut().write_all(THAW.as_bytes()).unwrap();
+    loop {
+        if let Some(responder) = target.asked.lock().unwrap().pop() {
+            return responder;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn test_server_answer_of_the_guest_comes_later_and_delays_only_its_client() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let _running = Running::start(&scratch.socket(), Arc::clone(&target));
+    let mut first = connect(&scratch.socket());
+    let responder = ask_guest(&mut first, &target);
+    let mut other = connect(&scratch.socket());
+    assert_eq!(say(&mut other, "{\"do\":\"ping\"}\n"), "{\"ok\":true,\"value\":null}\n");
+    let error = ServiceError::NoAnswer(ServiceKind::Vss);
+    responder.answer(Err::<(), _>(error));
+    let mut answer = String::new();
+    first.read_line(&mut answer).unwrap();
+    assert!(answer.ends_with("\"cause\":\"guest\"}\n"), "{answer}");
+    // A responder that is dropped is an answer, too.
+    drop(ask_guest(&mut first, &target));
+    answer.clear();
+    first.read_line(&mut answer).unwrap();
+    assert!(answer.contains("\"ok\":false") && !answer.contains("cause"), "{answer}");
+}
+
+#[test]
+fn test_server_hold_ends_when_its_client_disconnects_before_or_after_the_answer() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let _running = Running::start(&scratch.socket(), Arc::clone(&target));
+    let (sender, ended) = std::sync::mpsc::channel();
+    let hold = |name: &'static str| {
+        let sender = sender.clone();
+        Hold::new(move || sender.send(name).unwrap_or_default())
+    };
+    let mut client = connect(&scratch.socket());
+    ask_guest(&mut client, &target).answer_held((), hold("after"));
+    let mut answer = String::new();
+    client.read_line(&mut answer).unwrap();
+    assert!(ended.try_recv().is_err(), "the client is still there");
+    drop(client);
+    let limit = Duration::from_secs(60);
+    assert_eq!(ended.recv_timeout(limit), Ok("after"));
+
+    let mut client = connect(&scratch.socket());
+    let responder = ask_guest(&mut client, &target);
+    drop(client);
+    responder.answer_held((), hold("before"));
+    assert_eq!(ended.recv_timeout(limit), Ok("before"));
 }

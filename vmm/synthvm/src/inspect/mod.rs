@@ -10,6 +10,7 @@ mod rates;
 mod render;
 mod render_display;
 mod render_network;
+mod render_services;
 mod render_vsock;
 mod report;
 mod table;
@@ -23,4 +24,4 @@ pub use report::{
     InspectReport, MachineReport, MessageCounts, PanicReport, RingReport, RingsReport,
     ThrottleReport, TpmReport, VcpuReport,
 };
-pub(crate) use table::{Align, Table};
+pub(crate) use table::{Align, Table, printable};

@@ -7,7 +7,7 @@ use synthvm_storvsp::UnitKind;
 use super::rates::{Rates, bytes, short};
 use super::table::printable;
 use super::{Align, ChannelReport, InspectReport, RingReport, Table};
-use super::{render_display, render_network, render_vsock};
+use super::{render_display, render_network, render_services, render_vsock};
 
 const L: Align = Align::Left;
 const R: Align = Align::Right;
@@ -57,6 +57,7 @@ pub fn render(
         ("Screen", render_display::screen(now)),
         ("Input", render_display::input(now)),
         ("Sockets", render_vsock::vsock(now)),
+        ("Services", render_services::services(now)),
     ] {
         if let Some(table) = table {
             text.section(title, &table);

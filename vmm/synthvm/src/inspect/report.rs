@@ -6,6 +6,7 @@ use vmbus_host::WorkerStats;
 
 use super::NetworkReport;
 use crate::display::DisplayReport;
+use crate::services::ServicesReport;
 use crate::vsock::VsockReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
@@ -40,6 +41,9 @@ pub struct InspectReport {
     /// The host sockets; `None` for a machine without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockReport>,
+    /// The integration services; `None` for a machine without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<ServicesReport>,
     /// The last panic that the guest reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<PanicReport>,

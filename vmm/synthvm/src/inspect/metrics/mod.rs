@@ -6,6 +6,7 @@
 mod bus;
 mod devices;
 mod display;
+mod services;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -26,6 +27,7 @@ pub fn metrics(report: &InspectReport) -> String {
     devices::networks(&mut text, report);
     display::display(&mut text, report);
     vsock::vsock(&mut text, report);
+    services::services(&mut text, report);
     text.finish()
 }
 
