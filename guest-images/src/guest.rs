@@ -54,11 +54,19 @@ pub struct GuestBuilder {
     cache: Cache,
     kernel: Source,
     programs: bool,
-    packages: Vec<(String, Vec<String>)>,
+    packages: Vec<Taken>,
     kexec: bool,
     at_boot: Vec<String>,
     at_hand: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
+}
+
+/// Programs of a package.
+#[derive(Debug, Clone)]
+struct Taken {
+    suite: &'static str,
+    name: String,
+    programs: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -119,9 +127,21 @@ impl GuestBuilder {
     /// Adds programs of a distribution package, such as `usr/bin/fio` of `fio`, with their
     /// libraries.
     #[must_use]
-    pub fn package(mut self, name: &str, programs: &[&str]) -> GuestBuilder {
+    pub fn package(self, name: &str, programs: &[&str]) -> GuestBuilder {
+        self.package_from(tools::SUITE, name, programs)
+    }
+
+    /// Adds programs like [`GuestBuilder::package`], of another suite. Its libraries replace those
+    /// of the same names.
+    #[must_use]
+    pub fn package_from(
+        mut self,
+        suite: &'static str,
+        name: &str,
+        programs: &[&str],
+    ) -> GuestBuilder {
         let programs = programs.iter().map(|program| (*program).to_owned()).collect();
-        self.packages.push((name.to_owned(), programs));
+        self.packages.push(Taken { suite, name: name.to_owned(), programs });
         self
     }
 
@@ -201,8 +221,8 @@ impl GuestBuilder {
         if self.programs {
             tools::add_programs(&self.cache, &mut archive)?;
         }
-        for (name, programs) in &self.packages {
-            tools::add_package(&self.cache, &mut archive, name, programs)?;
+        for Taken { suite, name, programs } in &self.packages {
+            tools::add_package(&self.cache, &mut archive, suite, name, programs)?;
         }
         Ok(archive.finish())
     }

@@ -9,7 +9,7 @@ use crate::packages::Packages;
 use crate::{Error, cache::Cache};
 
 /// The suite of the programs, independent of the kernel.
-const SUITE: &str = "bookworm";
+pub(crate) const SUITE: &str = "bookworm";
 
 /// The last folder in which the guest's loader searches for libraries, after a program's own
 /// folders.
@@ -111,7 +111,7 @@ const APPLETS: [&str; 50] = [
 /// Adds the programs of [`PROGRAMS`] with their libraries.
 pub(crate) fn add_programs(cache: &Cache, archive: &mut Archive) -> Result<(), Error> {
     for (name, programs) in PROGRAMS {
-        add_package(cache, archive, name, programs)?;
+        add_package(cache, archive, SUITE, name, programs)?;
     }
     for name in ["mkfs.ext4", "mkfs.ext3", "mkfs.ext2"] {
         archive.link(&format!("sbin/{name}"), "mke2fs");
@@ -120,14 +120,15 @@ pub(crate) fn add_programs(cache: &Cache, archive: &mut Archive) -> Result<(), E
     Ok(())
 }
 
-/// Adds some programs of one package, such as `usr/bin/fio` of `fio`, with their libraries.
+/// Adds some programs of one package of a suite, such as `usr/bin/fio` of `fio`, with their libraries.
 pub(crate) fn add_package<S: AsRef<str>>(
     cache: &Cache,
     archive: &mut Archive,
+    suite: &str,
     name: &str,
     programs: &[S],
 ) -> Result<(), Error> {
-    let suite = Packages::new(cache, SUITE);
+    let suite = Packages::new(cache, suite);
     let own = suite.get(name)?;
     let paths: Vec<PathBuf> =
         programs.iter().map(|program| own.root.join(program.as_ref())).collect();
