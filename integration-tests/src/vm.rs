@@ -291,6 +291,29 @@ impl Vm {
         self.command(&["pointer"], &[&[x.as_str(), &y], options].concat()).map(|_| ())
     }
 
+    /// Runs `synthvm BEFORE SOCK AFTER`, which must succeed. Returns its output.
+    pub fn synthvm(&self, before: &[&str], after: &[&str]) -> Result<String, VmError> {
+        let output = self.command(before, after)?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Runs `synthvm BEFORE SOCK AFTER`, which must fail. Returns its exit status and its message.
+    pub fn synthvm_fails(
+        &self,
+        before: &[&str],
+        after: &[&str],
+    ) -> Result<(Option<i32>, String), VmError> {
+        match self.run_command(before, after)? {
+            (status, _) if status.success() => {
+                Err(self.error(format!("synthvm {} has succeeded", before.join(" "))))
+            }
+            (status, _) => {
+                let path = self.dir.path().join("command.err");
+                Ok((status.code(), fs::read_to_string(path).unwrap_or_default()))
+            }
+        }
+    }
+
     /// Runs `synthvm metrics SOCK` and returns its text.
     pub fn metrics(&self) -> Result<String, VmError> {
         let output = self.command(&["metrics"], &[])?;
@@ -319,9 +342,14 @@ impl Vm {
 
     /// Starts the command of [`Vm::resize_disk`] without waiting for its end. Killed on drop.
     pub fn begin_resize(&self, id: &str, size: &str) -> Result<Begun, VmError> {
+        self.begin(&["disk", "resize"], &[id, size])
+    }
+
+    /// Starts `synthvm BEFORE SOCK AFTER` without waiting for its end. Killed on drop.
+    pub fn begin(&self, before: &[&str], after: &[&str]) -> Result<Begun, VmError> {
         let socket = self.dir.path().join("control.sock");
         let mut command = Command::new(program::path());
-        command.args(["disk", "resize"]).arg(socket).args([id, size]);
+        command.args(before).arg(socket).args(after);
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         child
@@ -394,6 +422,19 @@ impl Vm {
     }
 
     fn command(&self, before: &[&str], after: &[&str]) -> Result<Vec<u8>, VmError> {
+        let (status, output) = self.run_command(before, after)?;
+        if status.success() {
+            return Ok(output);
+        }
+        let words = fs::read_to_string(self.dir.path().join("command.err")).unwrap_or_default();
+        Err(self.error(format!("synthvm {} ended with {status}: {words}", before.join(" "))))
+    }
+
+    fn run_command(
+        &self,
+        before: &[&str],
+        after: &[&str],
+    ) -> Result<(ExitStatus, Vec<u8>), VmError> {
         let name = before.join(" ");
         let failed = |e: io::Error| self.error(format!("synthvm {name}: {e}"));
         // Files, not pipes: nothing must be read during the wait, so a program that hangs cannot
@@ -410,11 +451,7 @@ impl Vm {
             .spawn()
             .map_err(failed)?;
         match wait_child(&mut child, END_LIMIT).map_err(failed)? {
-            Some(status) if status.success() => fs::read(&out).map_err(failed),
-            Some(status) => {
-                let words = fs::read_to_string(&err).unwrap_or_default();
-                Err(self.error(format!("synthvm {name} ended with {status}: {words}")))
-            }
+            Some(status) => Ok((status, fs::read(&out).map_err(failed)?)),
             None => {
                 let _ = child.kill();
                 let _ = child.wait();

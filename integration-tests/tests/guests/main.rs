@@ -32,6 +32,7 @@ mod network_options;
 mod network_traffic;
 mod online;
 mod sockets;
+mod services;
 mod stall;
 mod tools;
 mod tpm;
@@ -80,6 +81,7 @@ fn prepare() -> Result<(), String> {
         common::network_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         display::guest(kernel).build().map_err(|e| e.to_string())?;
+        services::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -159,6 +161,7 @@ fn tests() -> Vec<Test> {
         network_traffic::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
         sockets::add(&mut tests, kernel);
+        services::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
