@@ -57,6 +57,7 @@ fn main() {
         ("display_protocols", display_protocols()),
         ("firmware_platform", firmware_platform()),
         ("socket_streams", socket_streams()),
+        ("service_protocols", service_protocols()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -589,5 +590,47 @@ fn socket_streams() -> Vec<(&'static str, Seed)> {
         ("changed", (0..40).fold(seed().u8(0), |seed, _| sent(seed, 4088)).u8(4).u16(515).u64(0)),
         ("request", seed().bytes(b"CONNECT 5000\n")),
         ("request_guid", seed().bytes(b"connect 00001388-facb-11e6-bd58-64006a7986d3\r\n")),
+    ]
+}
+
+/// Returns a session of service number `service` (of `ServiceKind::ALL`) that has agreed on the
+/// newest versions.
+fn service(service: u8, version: [u16; 2]) -> Seed {
+    let body = [1, 1, 0, 0, 3, 0, version[0], version[1]];
+    let body = body.into_iter().fold(seed(), Seed::u16);
+    answered(seed().u8(service), 0, 0, 0, body)
+}
+
+/// Adds a response: message type, transaction (0: any number, 1: the oldest without a response, 2:
+/// the outstanding one), status and body.
+fn answered(seed: Seed, kind: u8, transaction: u8, status: u32, body: Seed) -> Seed {
+    let seed = seed.bytes(&[1, kind, transaction]);
+    let seed = if transaction == 0 { seed.u8(255) } else { seed };
+    seed.u8(1).u32(status).counted(body)
+}
+
+fn service_protocols() -> Vec<(&'static str, Seed)> {
+    let text = |text: &str, bytes: usize| {
+        let mut field: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        field.resize(bytes, 0);
+        field
+    };
+    let pair = seed().bytes(&[3, 2, 0, 0]).u32(0).u32(1).u32(8).u32(8);
+    let pair = pair.bytes(&text("key", 512)).bytes(&text("one", 2048));
+    let ip = seed().bytes(&[0; 260]).bytes(&text("10.0.0.7;fe80::1", 7168));
+    let asked = |seed: Seed, length| seed.u8(0).u16(length);
+    let beat = || asked(service(2, [3, 0]), 40);
+    vec![
+        ("shutdown", answered(asked(service(0, [3, 2]), 2060), 3, 2, 0, seed().bytes(&[0; 12]))),
+        ("time", answered(asked(service(1, [4, 0]), 24), 4, 2, 0, seed())),
+        ("heartbeat", answered(beat(), 1, 2, 0, seed().u64(1).u32(1))),
+        ("pair", answered(asked(service(3, [4, 0]), 2580), 2, 2, 0, pair)),
+        ("addresses", answered(asked(service(3, [4, 0]), 7428), 2, 2, 0, ip)),
+        ("backup", answered(asked(service(4, [5, 0]), 12), 5, 2, 5, seed().u64(5).u32(5))),
+        ("copy", answered(asked(service(5, [1, 1]), 6196), 7, 2, 0x8007_0070, seed())),
+        ("late", answered(beat().bytes(&[3, 11]), 1, 1, 0, seed().u64(1).u32(1))),
+        ("silent", (0..9).fold(service(2, [3, 0]), |s, _| asked(s, 40).bytes(&[3, 11]))),
+        ("restored", answered(beat().u8(4), 1, 1, 0, seed())),
+        ("no_version", answered(seed().u8(0), 0, 0, 0, seed().u64(0))),
     ]
 }

@@ -27,6 +27,7 @@ mod page_list;
 mod ring_model;
 pub mod ring_reading;
 pub mod socket_streams;
+pub mod service_protocols;
 mod twin;
 
 // Links to the host's property test (vmbus/host/tests/property), whose model has all rules on which
@@ -95,6 +96,7 @@ mod tests {
         assert!(play("display_protocols", crate::display_protocols::run) >= 10);
         assert!(play("socket_streams", crate::socket_streams::run) >= 10);
         assert!(play("firmware_platform", crate::firmware_platform::run) >= 5);
+        assert!(play("service_protocols", crate::service_protocols::run) >= 6);
     }
 
     #[test]
@@ -110,6 +112,7 @@ mod tests {
             crate::display_protocols::run,
             crate::firmware_platform::run,
             crate::socket_streams::run,
+            crate::service_protocols::run,
         ] {
             run(&[]);
         }
