@@ -26,8 +26,8 @@ mod packet_model;
 mod page_list;
 mod ring_model;
 pub mod ring_reading;
-pub mod socket_streams;
 pub mod service_protocols;
+pub mod socket_streams;
 mod twin;
 
 // Links to the host's property test (vmbus/host/tests/property), whose model has all rules on which

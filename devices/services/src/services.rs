@@ -114,7 +114,11 @@ impl Services {
 
     /// Gets the value of a key. `None`: the key does not exist.
     pub fn get_value(&self, pool: Pool, key: &str, done: Done<Option<String>>) {
-        self.submit_prepared(kvp::get(pool, key, done));
+        // Linux answers GET with an empty value.
+        let key = key.to_owned();
+        let find = move |pairs: Vec<Pair>| pairs.into_iter().find(|pair| pair.key == key);
+        let done = move |pairs: Result<_, _>| done(pairs.map(find).map(|it| Some(it?.value)));
+        self.list_values(pool, Box::new(done));
     }
 
     /// Sets the value of a key: at most 255 UTF-16 code units for the key, and 1,023 for the value.

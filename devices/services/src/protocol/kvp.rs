@@ -12,12 +12,12 @@ pub const MAX_KEY: usize = 512;
 /// Maximum bytes of a value, with its NUL.
 pub const MAX_VALUE: usize = 2048;
 
-/// Offset of the key in a message that gets, sets or enumerates.
+/// Offset of the key in a message that sets.
 const KEY: usize = 16;
 /// Offset of the key in a message that deletes.
 const DELETE_KEY: usize = 8;
-/// Bytes that a message that enumerates has more, before the type: the index.
-const INDEX: usize = 4;
+/// Offset of the type in a message that enumerates; sizes, key and value follow.
+const TYPE: usize = 8;
 
 const REG_SZ: u32 = 1;
 const REG_EXPAND_SZ: u32 = 2;
@@ -67,10 +67,9 @@ pub struct Pair {
     pub value: String,
 }
 
-/// An operation on a pool.
+/// An operation on a pool. The host never sends GET, to which Linux answers with an empty value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
-    Get,
     Set,
     Delete,
     Enumerate,
@@ -79,7 +78,6 @@ enum Operation {
 impl Operation {
     fn number(self) -> u8 {
         match self {
-            Self::Get => 0,
             Self::Set => 1,
             Self::Delete => 2,
             Self::Enumerate => 3,
@@ -87,20 +85,18 @@ impl Operation {
     }
 }
 
-/// Returns the body that gets the value of a key.
-///
-/// # Errors
-/// The key does not fit.
-pub fn get(pool: Pool, key: &str) -> Result<Vec<u8>, TextError> {
-    exchange(Operation::Get, pool, key, "")
-}
-
 /// Returns the body that sets the value of a key.
 ///
 /// # Errors
 /// The key or the value does not fit.
 pub fn set(pool: Pool, key: &str, value: &str) -> Result<Vec<u8>, TextError> {
-    exchange(Operation::Set, pool, key, value)
+    let mut body = header(Operation::Set, pool);
+    put(&mut body, 4, REG_SZ as usize);
+    let key = encode_into(key, field(&mut body, KEY, MAX_KEY))?;
+    let value = encode_into(value, field(&mut body, KEY + MAX_KEY, MAX_VALUE))?;
+    put(&mut body, 8, key);
+    put(&mut body, 12, value);
+    Ok(body)
 }
 
 /// Returns the body that deletes a key.
@@ -121,49 +117,9 @@ pub fn enumerate(pool: Pool, index: u32) -> Vec<u8> {
     body
 }
 
-/// Reads the value of a response to [`get`]. `None`: it is invalid.
-pub fn value(body: &[u8]) -> Option<String> {
-    pair_at(body, 4).map(|pair| pair.value)
-}
-
 /// Reads the pair of a response to [`enumerate`]. `None`: it is invalid.
 pub fn pair(body: &[u8]) -> Option<Pair> {
-    pair_at(body, 4 + INDEX)
-}
-
-fn exchange(
-    operation: Operation,
-    pool: Pool,
-    key: &str,
-    value: &str,
-) -> Result<Vec<u8>, TextError> {
-    let mut body = header(operation, pool);
-    put(&mut body, 4, REG_SZ as usize);
-    let key = encode_into(key, field(&mut body, KEY, MAX_KEY))?;
-    let value = encode_into(value, field(&mut body, KEY + MAX_KEY, MAX_VALUE))?;
-    put(&mut body, 8, key);
-    put(&mut body, 12, value);
-    Ok(body)
-}
-
-fn header(operation: Operation, pool: Pool) -> Vec<u8> {
-    let mut body = vec![operation.number(), pool.number()];
-    body.resize(BODY, 0);
-    body
-}
-
-fn field(body: &mut [u8], at: usize, length: usize) -> &mut [u8] {
-    body.get_mut(at..at + length).unwrap_or_default()
-}
-
-fn put(body: &mut [u8], at: usize, number: usize) {
-    let number = u32::try_from(number).unwrap_or(u32::MAX);
-    field(body, at, 4).copy_from_slice(&number.to_le_bytes());
-}
-
-/// Reads type, sizes, key and value from offset `at` on.
-fn pair_at(body: &[u8], at: usize) -> Option<Pair> {
-    let fields = body.get(at..)?;
+    let fields = body.get(TYPE..)?;
     let (words, _) = fields.as_chunks::<4>();
     let [kind, key_size, value_size, ..] = words else { return None };
     let [kind, key_size, value_size] =
@@ -181,6 +137,21 @@ fn pair_at(body: &[u8], at: usize) -> Option<Pair> {
         _ => return None,
     };
     Some(Pair { key: decode(key.get(..key_size)?), value })
+}
+
+fn header(operation: Operation, pool: Pool) -> Vec<u8> {
+    let mut body = vec![operation.number(), pool.number()];
+    body.resize(BODY, 0);
+    body
+}
+
+fn field(body: &mut [u8], at: usize, length: usize) -> &mut [u8] {
+    body.get_mut(at..at + length).unwrap_or_default()
+}
+
+fn put(body: &mut [u8], at: usize, number: usize) {
+    let number = u32::try_from(number).unwrap_or(u32::MAX);
+    field(body, at, 4).copy_from_slice(&number.to_le_bytes());
 }
 
 #[cfg(test)]

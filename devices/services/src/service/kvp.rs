@@ -17,17 +17,6 @@ const MAX_PAIRS: u32 = 1024;
 
 const KIND: ServiceKind = ServiceKind::Kvp;
 
-/// Returns the operation that gets a value. `None`: the key does not exist.
-pub(crate) fn get(pool: Pool, key: &str, done: Done<Option<String>>) -> Prepared<Option<String>> {
-    let read = |response: &Response| match response.status {
-        Status::OK => kvp::value(&response.body).map(Some).ok_or(ServiceError::Invalid(KIND)),
-        // Linux has no status of its own for a missing key.
-        Status::NO_MORE_ITEMS => Ok(None),
-        status => Err(ServiceError::Refused(status)),
-    };
-    single(kvp::get(pool, key), read, done)
-}
-
 /// Returns the operation that sets a value.
 pub(crate) fn set(pool: Pool, key: &str, value: &str, done: Done<()>) -> Prepared<()> {
     single(kvp::set(pool, key, value), succeeded, done)

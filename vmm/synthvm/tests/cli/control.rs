@@ -7,12 +7,15 @@ use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
-use synthvm::control::{ControlServer, ControlTarget, DiskPlace, StopReason};
+use synthvm::control::{ControlServer, ControlTarget, DiskPlace, Responder, StopReason};
 use synthvm::display::{PointerRequest, ScreenSize};
 use synthvm::inspect::{
     ConnectionReport, ConnectionState, DiskReport, InspectReport, NetworkReport,
 };
+use synthvm::services::{GuestStatus, ServiceRequest};
 use synthvm_net::LinkState;
+use synthvm_services::ServiceError;
+use synthvm_services::protocol::ServiceKind;
 
 use crate::support::Scratch;
 
@@ -124,6 +127,18 @@ impl ControlTarget for Talker {
         self.told.lock().unwrap().push(format!("point {pointer:?}"));
         Ok(())
     }
+
+    fn service(&self, request: ServiceRequest, responder: Responder) {
+        self.told.lock().unwrap().push(format!("{request:?}"));
+        match request {
+            ServiceRequest::TimeSync {} => {
+                responder.answer(Err::<(), _>(ServiceError::NoDriver(ServiceKind::TimeSync)));
+            }
+            ServiceRequest::Status {} => responder.answer(Ok(GuestStatus::default())),
+            ServiceRequest::KvpGet { .. } => responder.answer(Ok(Some("a value"))),
+            _ => responder.answer(Ok(())),
+        }
+    }
 }
 
 struct Machine {
@@ -229,6 +244,33 @@ fn test_display_commands_reach_the_machine_with_an_absolute_path() {
     scratch.refuses(&["send-keys", "sock"], 2, &["KEYS"]);
     scratch.refuses(&["pointer", "sock", "-1", "4"], 2, &["-1"]);
     scratch.refuses(&["pointer", "sock", "1", "4", "--buttons", "top"], 2, &["top", "middle"]);
+}
+
+#[test]
+fn test_requests_to_the_guest_reach_it_and_its_refusals_have_a_status_of_their_own() {
+    let machine = Machine::start(u64::MAX);
+    let scratch = &machine.scratch;
+    scratch.accepts(&["shutdown", "sock", "--reason", "late"]);
+    scratch.accepts(&["restart", "sock", "--force"]);
+    scratch.accepts(&["kvp", "set", "sock", "key", "-1"]);
+    assert_eq!(scratch.accepts(&["kvp", "get", "sock", "key"]), "a value\n");
+    scratch.accepts(&["freeze", "sock"]);
+    scratch.accepts(&["thaw", "sock"]);
+    let told = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(told[0], r#"Shutdown { mode: PowerOff, force: false, reason: "late" }"#);
+    assert_eq!(told[1], r#"Shutdown { mode: Restart, force: true, reason: "" }"#);
+    assert_eq!(told[2], r#"KvpSet { pool: External, key: "key", value: "-1" }"#);
+    assert_eq!(told[3], r#"KvpGet { pool: Guest, key: "key" }"#);
+    assert_eq!(told[4..], ["Freeze { seconds: 60, hold: false }", "Thaw"]);
+    assert!(scratch.accepts(&["status", "sock"]).contains("Heartbeat: unknown"));
+
+    scratch.refuses(&["time-sync", "sock"], 8, &["time-sync", "hv_utils"]);
+    // This guest says that it is not frozen when the command has ended.
+    scratch.refuses(&["freeze", "sock", "--", "true"], 8, &["--timeout"]);
+    scratch.refuses(&["freeze", "sock", "--timeout", "901"], 2, &["--timeout", "901"]);
+    scratch.refuses(&["ip", "set", "sock", "--address", "10.0.0.7"], 2, &["--subnet"]);
+    scratch.refuses(&["copy-to", "sock", "missing", "/tmp/"], 4, &["missing"]);
+    scratch.refuses(&["copy-to", "sock", "."], 2, &["GUEST-PATH"]);
 }
 
 #[test]
