@@ -8,7 +8,7 @@
 //! | `keyboard`, `pointer` | input of a viewer as events of the guest's devices |
 //! | `security`, `tls`, `throttle` | passwords, certificates, failed log-ins |
 //! | `viewer` | one viewer: log-in, requests, updates, bytes that wait |
-//! | `server`, `event_loop` | the handle, and the thread that serves all viewers |
+//! | `server`, `mailbox`, `event_loop` | the handle, and the thread that serves all viewers |
 //!
 //! [`DisplayServer`] is the server (docs/display.md).
 #![forbid(unsafe_code)]
@@ -18,6 +18,8 @@ mod counters;
 mod encode;
 mod event_loop;
 mod keyboard;
+mod mailbox;
+mod options;
 mod pointer;
 pub mod protocol;
 mod security;
@@ -29,7 +31,8 @@ mod tls;
 mod viewer;
 
 pub use counters::ServerReport;
+pub use options::{DisplayOptions, MAX_VIEWERS};
 pub use security::{LoginError, PasswordError, Passwords, Permission, Security};
-pub use server::{DisplayOptions, DisplayServer, MAX_VIEWERS};
+pub use server::DisplayServer;
 pub use socket::{Listener, ViewerSocket};
 pub use tls::{TlsConfig, TlsError};

@@ -2,6 +2,7 @@
 
 mod output;
 mod running;
+mod shared;
 mod update;
 
 use std::io;
@@ -9,17 +10,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use synthvm_input::Input;
-use synthvm_video::Screen;
 
-use crate::canvas::Canvas;
-use crate::counters::Counters;
-use crate::encode::{EncodeCache, Encoder};
 use crate::protocol::{CHALLENGE_BYTES, Handshake, ProtocolError, Step, VERSION, server_init};
 use crate::security::{Permission, Security};
 use crate::socket::{Transport, ViewerSocket};
 
 use output::Output;
 pub(crate) use running::Running;
+pub(crate) use shared::Shared;
 
 /// Bytes of a read.
 const CHUNK: usize = 16 << 10;
@@ -33,18 +31,6 @@ const ANSWER_BYTES: usize = 4 << 20;
 
 /// Rectangles that are encoded for a viewer before it is another one's turn.
 const RECTANGLES_AT_ONCE: usize = 8;
-
-/// What viewers share.
-pub(crate) struct Shared<'a> {
-    pub(crate) screen: &'a Screen,
-    pub(crate) input: &'a Input,
-    pub(crate) canvas: &'a Canvas,
-    pub(crate) encoder: &'a mut Encoder,
-    /// `None`: there is one viewer.
-    pub(crate) cache: Option<&'a mut EncodeCache>,
-    pub(crate) counters: &'a Counters,
-    pub(crate) name: &'a str,
-}
 
 /// The reason why a viewer is gone.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{Encoded, Encoding};
+use super::encoded::Encoded;
+use super::encoding::Encoding;
 use crate::protocol::{Area, PixelFormat};
 
 /// Maximum number of bytes of all rectangles together.

@@ -1,6 +1,6 @@
 //! Raw: pixels as they are.
 
-use super::{Encoded, Part};
+use super::encoded::{Encoded, Part};
 use crate::protocol::PixelWriter;
 
 /// Encodes values of the writer's format.

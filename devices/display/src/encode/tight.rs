@@ -1,7 +1,8 @@
 //! Tight without JPEG: one colour, a palette, or pixels, and zlib. Source: rfbproto, 7.7.5.
 
+use super::deflate::Deflater;
+use super::encoded::{Encoded, LengthFormat, Part, TIGHT_STREAM};
 use super::palette::{MAX_COLOURS, Palette};
-use super::{Deflater, Encoded, LengthFormat, Part, TIGHT_STREAM};
 use crate::protocol::PixelWriter;
 
 /// Control byte: one colour.

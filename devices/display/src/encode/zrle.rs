@@ -1,8 +1,9 @@
 //! ZRLE: tiles of 64 by 64 pixels as palettes, runs or pixels, and zlib over all of them. Source:
 //! RFC 6143, 7.7.6.
 
+use super::deflate::Deflater;
+use super::encoded::{Encoded, LengthFormat, Part, ZRLE_STREAM};
 use super::palette::Palette;
-use super::{Deflater, Encoded, LengthFormat, Part, ZRLE_STREAM};
 use crate::protocol::PixelWriter;
 
 /// Pixels of a side of a tile.

@@ -1,6 +1,7 @@
 //! Messages of a viewer that has logged in.
 
-use super::{Area, PixelFormat};
+use super::area::Area;
+use super::pixel_format::PixelFormat;
 
 /// Maximum number of encodings of a viewer. The ones in use have about 60.
 pub const MAX_ENCODINGS: usize = 1024;

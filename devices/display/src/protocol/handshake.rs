@@ -1,6 +1,7 @@
 //! The log-in of a viewer. Source: RFC 6143, 7.1 to 7.3; VeNCrypt: rfbproto.
 
-use super::{CHALLENGE_BYTES, ProtocolError};
+use super::client::ProtocolError;
+use super::vnc_auth::CHALLENGE_BYTES;
 
 /// The server's version, which is the first message.
 pub const VERSION: [u8; 12] = *b"RFB 003.008\n";

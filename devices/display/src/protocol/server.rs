@@ -3,7 +3,9 @@
 use synthvm_input::protocol::keyboard::Leds;
 use synthvm_video::protocol::PointerShape;
 
-use super::{Area, PixelFormat, PixelWriter, encoding};
+use super::area::Area;
+use super::encoding;
+use super::pixel_format::{PixelFormat, PixelWriter};
 
 /// The status of a resize request: forbidden to this viewer.
 pub const RESIZE_PROHIBITED: u16 = 1;

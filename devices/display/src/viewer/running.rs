@@ -1,11 +1,12 @@
 //! A viewer that has logged in: its messages, and what it is to be sent.
 
+use std::collections::VecDeque;
+
 use synthvm_input::Input;
 use synthvm_input::protocol::keyboard::Leds;
 use synthvm_video::protocol::Resolution;
 
-use super::Shared;
-use super::update::Update;
+use super::shared::Shared;
 use crate::encode::{Encoding, Streams};
 use crate::keyboard::Keyboard;
 use crate::pointer::ViewerPointer;
@@ -45,6 +46,16 @@ pub(super) struct Abilities {
     pub(super) extended_buttons: bool,
     pub(super) fence: bool,
     pub(super) continuous_updates: bool,
+}
+
+/// The rectangles of the update in progress that are not encoded yet.
+#[derive(Debug, Default)]
+pub(super) struct Update(pub(super) VecDeque<Area>);
+
+impl Update {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A viewer that has logged in.

@@ -1,22 +1,10 @@
 //! Updates of a viewer's screen.
 
-use std::collections::VecDeque;
-
-use super::Shared;
-use super::running::Running;
+use super::running::{Running, Update};
+use super::shared::Shared;
 use crate::encode::{Encoding, Key, TIGHT_MAX_WIDTH};
 use crate::protocol::{Area, UpdateWriter};
 use crate::tiles::TileSet;
-
-/// The rectangles of the update in progress that are not encoded yet.
-#[derive(Debug, Default)]
-pub(super) struct Update(VecDeque<Area>);
-
-impl Update {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 impl Running {
     /// Begins an update, if the viewer lacks something. Returns whether it does.

@@ -1,0 +1,27 @@
+//! Rectangles of pixels.
+
+/// Columns `x..x + width` of rows `y..y + height`, in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Area {
+    /// The first column.
+    pub x: u16,
+    /// The first row.
+    pub y: u16,
+    /// Number of columns.
+    pub width: u16,
+    /// Number of rows.
+    pub height: u16,
+}
+
+impl Area {
+    /// Returns the number of pixels.
+    pub fn pixels(self) -> usize {
+        usize::from(self.width) * usize::from(self.height)
+    }
+
+    /// Returns the part of the area on a screen of `width` by `height` pixels, which may be empty.
+    pub fn clipped(self, width: u16, height: u16) -> Self {
+        let (x, y) = (self.x.min(width), self.y.min(height));
+        Self { x, y, width: self.width.min(width - x), height: self.height.min(height - y) }
+    }
+}
