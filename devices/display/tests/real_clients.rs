@@ -3,22 +3,22 @@
 
 mod common;
 
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use common::guest::Guest;
 use synthvm_display::{DisplayOptions, DisplayServer, Passwords, Security};
 
 const PASSWORD: &str = "open sea";
 
-/// Starts a server with a password on a port.
-fn serve(guest: &Guest) -> (DisplayServer, u16) {
+/// Starts a server on a port.
+fn serve(guest: &Guest, security: Security) -> (DisplayServer, u16) {
     let server = guest.server(DisplayOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    server.listen(listener, Security::passwords(Passwords::new(PASSWORD, None).unwrap()));
+    server.listen(listener, security);
     (server, port)
 }
 
@@ -66,29 +66,22 @@ fn read(path: &Path) -> (usize, usize, Vec<u32>) {
     (info.width as usize, info.height as usize, pixels.collect())
 }
 
+// It reads a password from a terminal only: the tests of real guests have one.
 #[test]
-fn test_gvnccapture_logs_in_and_captures_the_screen() {
+fn test_gvnccapture_captures_the_screen() {
     let Some(program) = program("SYNTHVM_GVNCCAPTURE") else { return };
     let mut guest = Guest::new(801, 603);
     for _ in 0..50 {
         guest.draw();
     }
-    let (server, port) = serve(&guest);
+    let (_server, port) = serve(&guest, Security::none());
     let picture = Picture::new("gvnccapture");
-    let capture = |password: &str| {
-        let mut client = Command::new(&program)
-            .arg(format!("127.0.0.1:{}", i32::from(port) - 5900))
-            .arg(&picture.0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        client.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
-        client.wait().unwrap()
-    };
-    assert!(!capture("closed").success());
-    assert_eq!(server.report().refused_logins, 1);
-    assert!(capture(PASSWORD).success());
+    let client = Command::new(&program)
+        .arg(format!("127.0.0.1:{}", i32::from(port) - 5900))
+        .arg(&picture.0)
+        .status()
+        .unwrap();
+    assert!(client.success());
     picture.assert_shows(&guest);
 }
 
@@ -99,7 +92,8 @@ fn test_vncdo_logs_in_types_points_and_captures_the_screen() {
     for _ in 0..20 {
         guest.draw();
     }
-    let (_server, port) = serve(&guest);
+    let passwords = Passwords::new(PASSWORD, None).unwrap();
+    let (_server, port) = serve(&guest, Security::passwords(passwords));
     let picture = Picture::new("vncdo");
     let mut client = Command::new(program)
         .args(["-s", &format!("127.0.0.1::{port}"), "-p", PASSWORD])

@@ -198,16 +198,18 @@ impl Guest {
     /// Returns reports of the pointer as buttons, x, y and wheel, up to the first that is `last`.
     pub(crate) fn reports_until(&mut self, last: (u8, u16, u16, i16)) -> Vec<(u8, u16, u16, i16)> {
         let mut reports = Vec::new();
-        while reports.last() != Some(&last) {
+        loop {
             self.serve();
             while let Some(packet) = self.mouse.try_receive() {
                 let [buttons, x0, x1, y0, y1, w0, w1] = packet.payload[16..23] else { panic!() };
                 let half = |bytes| u16::from_le_bytes(bytes);
                 let wheel = i16::from_le_bytes([w0, w1]);
                 reports.push((buttons, half([x0, x1]), half([y0, y1]), wheel));
+                if reports.last() == Some(&last) {
+                    return reports;
+                }
             }
         }
-        reports
     }
 
     /// Closes the video device's channel. The screen is blank.
