@@ -10,6 +10,7 @@ pub mod disk;
 mod error;
 pub mod firmware;
 pub mod guest;
+pub mod gvnc;
 pub mod init_binary;
 pub mod kernel;
 pub mod kmods;

@@ -18,3 +18,4 @@ pub mod shards;
 pub mod summary;
 pub mod traces;
 pub mod vm;
+pub mod vnc;

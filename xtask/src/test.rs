@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use guest_images::cache::{Cache, target_dir};
-use guest_images::{qemu, swtpm};
+use guest_images::{gvnc, qemu, swtpm};
 
 use integration_tests::losses::{Record, Statistics};
 
@@ -52,20 +52,22 @@ impl Arguments {
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    // The tests of image formats compare them with QEMU's; those of the TPM use swtpm.
+    // The tests of image formats compare them with QEMU's; those of the TPM use swtpm,
+    // and those of the display server a VNC client.
     let cache = Cache::project();
-    let programs = qemu::folder(&cache).and_then(|qemu| Ok((qemu, swtpm::program(&cache)?)));
-    let (qemu, swtpm) = match programs {
-        Ok((qemu, swtpm)) => (qemu.into_os_string(), swtpm.into_os_string()),
+    let programs = qemu::folder(&cache)
+        .and_then(|qemu| Ok([qemu, swtpm::program(&cache)?, gvnc::program(&cache)?]));
+    let [qemu, swtpm, gvnc] = match programs {
+        Ok(programs) => programs.map(PathBuf::into_os_string),
         Err(error) => {
             eprintln!("cargo xtask test: {error}");
             return ExitCode::FAILURE;
         }
     };
     let earlier = Record::read_all(&arguments.records()).unwrap_or_default();
-    let phases = phases(arguments)
-        .into_iter()
-        .map(|phase| phase.with(qemu::FOLDER, &qemu).with(swtpm::VARIABLE, &swtpm));
+    let phases = phases(arguments).into_iter().map(|phase| {
+        phase.with(qemu::FOLDER, &qemu).with(swtpm::VARIABLE, &swtpm).with(gvnc::VARIABLE, &gvnc)
+    });
     let reports: Vec<Report> = phases.flat_map(|phase| phase.run()).collect();
     let (text, sums) = summary(&reports);
     if arguments.guests {

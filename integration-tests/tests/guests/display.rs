@@ -14,17 +14,17 @@ const NAME: &str = "test_display_shows_the_guests_pixels_and_takes_keys_and_poin
 const DRIVERS: [&str; 3] = ["hyperv_keyboard", "hid_hyperv", "hyperv_drm"];
 
 /// The names that Linux gives the devices.
-const KEYBOARD: &str = "AT Translated Set 2 keyboard";
-const MOUSE: &str = "Microsoft Vmbus HID-compliant Mouse";
+pub(crate) const KEYBOARD: &str = "AT Translated Set 2 keyboard";
+pub(crate) const MOUSE: &str = "Microsoft Vmbus HID-compliant Mouse";
 
 /// Types of events, and codes (linux/input-event-codes.h).
-const EV_KEY: u16 = 1;
-const EV_REL: u16 = 2;
-const EV_ABS: u16 = 3;
-const REL_WHEEL: u16 = 8;
-const ABS_X: u16 = 0;
-const ABS_Y: u16 = 1;
-const BTN_LEFT: u16 = 0x110;
+pub(crate) const EV_KEY: u16 = 1;
+pub(crate) const EV_REL: u16 = 2;
+pub(crate) const EV_ABS: u16 = 3;
+pub(crate) const REL_WHEEL: u16 = 8;
+pub(crate) const ABS_X: u16 = 0;
+pub(crate) const ABS_Y: u16 = 1;
+pub(crate) const BTN_LEFT: u16 = 0x110;
 
 /// Returns the guest: the full flavour of the kernel, as the cloud flavour has no hyperv_drm.
 pub(crate) fn guest(kernel: StockKernel) -> GuestBuilder {
@@ -131,16 +131,16 @@ fn assert_input(vm: &mut Vm, width: u32, height: u32) -> TestResult {
     Ok(())
 }
 
-fn event(device: &str, kind: u16, code: u16, value: i32) -> InputEvent {
+pub(crate) fn event(device: &str, kind: u16, code: u16, value: i32) -> InputEvent {
     InputEvent { device: device.to_owned(), kind, code, value }
 }
 
-fn events(vm: &mut Vm, count: usize) -> Result<Vec<InputEvent>, VmError> {
+pub(crate) fn events(vm: &mut Vm, count: usize) -> Result<Vec<InputEvent>, VmError> {
     vm.ask(Action::ReadInput { count, timeout_s: 30 })
 }
 
 /// Returns the position of a pixel on an axis from 0 to 32767.
-fn coordinate(pixel: u32, size: u32) -> i32 {
+pub(crate) fn coordinate(pixel: u32, size: u32) -> i32 {
     let scaled = f64::from(pixel) * 32767.0 / f64::from(size - 1);
     scaled.round() as i32
 }

@@ -36,6 +36,7 @@ mod services;
 mod stall;
 mod tools;
 mod tpm;
+mod vnc;
 
 fn main() -> ExitCode {
     match run() {
@@ -71,6 +72,7 @@ fn run() -> Result<ExitCode, String> {
 fn prepare() -> Result<(), String> {
     program::build()?;
     guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
+    guest_images::gvnc::program(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     firmware_disks::prepare(&Cache::project()).map_err(|e| e.to_string())?;
@@ -166,6 +168,7 @@ fn tests() -> Vec<Test> {
         conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
         tpm::add(&mut tests, kernel);
+        vnc::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
     }
