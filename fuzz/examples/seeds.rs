@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 10] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 11] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
@@ -55,6 +55,7 @@ fn main() {
         ("network_protocol", network_protocol()),
         ("msvm_firmware", msvm_firmware()),
         ("display_protocols", display_protocols()),
+        ("rfb", rfb()),
         ("firmware_platform", firmware_platform()),
         ("socket_streams", socket_streams()),
         ("service_protocols", service_protocols()),
@@ -499,6 +500,54 @@ fn screen() -> Seed {
     let place = to_device(version, 0, 3, seed().u64(1).u8(1).u64(0xF800_0000));
     let mode = seed().u64(2).bytes(&[1, 1]).u32(0).u8(32).u32(800).u32(600).u32(3200);
     to_device(place, 0, 5, mode)
+}
+
+/// Streams of viewers: logging in in each way, and each message.
+fn rfb() -> Vec<(&'static str, Seed)> {
+    let start = |ways: u8, flags: u8, piece: u8| seed().u8(ways).u8(flags).u8(piece);
+    let logged_in = |piece: u8| start(0, 3, piece);
+    let format = |bits: u8, depth: u8, colour: u8| {
+        let head = seed().bytes(&[0, 0, 0, 0, bits, depth, 0, colour]);
+        head.bytes(&[0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0]).0
+    };
+    let area = [0, 0, 0, 0, 4, 0, 3, 0];
+    vec![
+        ("none", start(0, 0, 1).bytes(b"RFB 003.008\n\x01\x01")),
+        ("old", start(0, 0, 5).bytes(b"RFB 003.003\n\x01")),
+        ("vnc", start(1, 0, 9).bytes(b"RFB 003.007\n\x02").bytes(&[0; 16])),
+        ("tls_none", start(2, 0, 1).bytes(b"RFB 003.008\n\x13\0\x02\0\0\x01\x04\x01")),
+        (
+            "tls_plain",
+            start(3, 0, 1)
+                .bytes(b"RFB 003.008\n\x13\0\x02\0\0\x01\x06")
+                .bytes(b"\0\0\0\x01\0\0\0\x01ua\x01"),
+        ),
+        ("refused", start(5, 0, 1).bytes(b"RFB 003.008\n")),
+        ("formats", logged_in(7).bytes(&format(32, 24, 1)).bytes(&format(8, 8, 0))),
+        (
+            "encodings",
+            logged_in(3).bytes(&[2, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0, 16, 0xFF, 0xFF, 0xFF, 0x21]),
+        ),
+        (
+            "requests",
+            logged_in(1).bytes(&[3, 1]).bytes(&area).bytes(&[150, 1]).bytes(&area),
+        ),
+        (
+            "input",
+            logged_in(2)
+                .bytes(&[4, 1, 0, 0, 0, 0, 0, 0x61])
+                .bytes(&[5, 0x80, 0, 1, 0, 2, 1])
+                .bytes(&[255, 0, 0, 1, 0, 0, 0xFF, 0x53, 0, 0, 0, 0xCD]),
+        ),
+        ("text", logged_in(4).bytes(&[6, 0, 0, 0, 0, 0, 0, 5]).bytes(b"hello")),
+        ("extended_text", logged_in(4).bytes(&[6, 0, 0, 0, 255, 255, 255, 252, 1, 2, 3, 4])),
+        ("fence", logged_in(1).bytes(&[248, 0, 0, 0, 0x80, 0, 0, 1, 2, 8, 9])),
+        (
+            "size",
+            logged_in(1)
+                .bytes(&[251, 0, 4, 0, 3, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 4, 0, 3, 0, 0, 0, 0, 0]),
+        ),
+    ]
 }
 
 fn display_protocols() -> Vec<(&'static str, Seed)> {

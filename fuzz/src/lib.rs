@@ -24,6 +24,7 @@ pub mod network_protocol;
 mod network_shares;
 mod packet_model;
 mod page_list;
+pub mod rfb;
 mod ring_model;
 pub mod ring_reading;
 pub mod service_protocols;
@@ -95,6 +96,7 @@ mod tests {
         assert!(play("msvm_firmware", crate::msvm_firmware::run) >= 10);
         assert!(play("display_protocols", crate::display_protocols::run) >= 10);
         assert!(play("socket_streams", crate::socket_streams::run) >= 10);
+        assert!(play("rfb", crate::rfb::run) >= 10);
         assert!(play("firmware_platform", crate::firmware_platform::run) >= 5);
         assert!(play("service_protocols", crate::service_protocols::run) >= 6);
     }
@@ -110,6 +112,7 @@ mod tests {
             crate::network_protocol::run,
             crate::msvm_firmware::run,
             crate::display_protocols::run,
+            crate::rfb::run,
             crate::firmware_platform::run,
             crate::socket_streams::run,
             crate::service_protocols::run,

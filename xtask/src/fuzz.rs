@@ -25,6 +25,7 @@ const TARGETS: [(&str, u32); 10] = [
     ("network_protocol", 2048),
     ("msvm_firmware", 1024),
     ("display_protocols", 4096),
+    ("rfb", 4096),
     ("firmware_platform", 1024),
     ("socket_streams", 1024),
 ];
