@@ -199,10 +199,12 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
     net: Vec<String>,
 
-    /// Screen, keyboard and mouse: none, or headless (for synthvm screenshot, send-keys, type and
-    /// pointer) [default: none]; keys: mode, resolution=WIDTHxHEIGHT [default: 1024x768]
-    #[arg(long, value_name = "none|headless", help_heading = "Consoles and control")]
-    display: Option<String>,
+    /// Screen, keyboard and mouse: none, headless (for synthvm screenshot, send-keys, type and
+    /// pointer), vnc=unix:PATH, or vnc=127.0.0.1:PORT with password-file=FILE [default: none];
+    /// keys: mode, resolution=WIDTHxHEIGHT [default: 1024x768], vnc, password-file,
+    /// view-password-file, tls-cert, tls-key. May be given several times
+    #[arg(long, value_name = "none|headless|vnc=ADDRESS", help_heading = "Consoles and control")]
+    display: Vec<String>,
     /// Integration services for the guest: default (all but copy), all, none, or a list of
     /// shutdown, time-sync, heartbeat, kvp, vss, copy [default: default]
     #[arg(long, value_name = "default|all|none|LIST", help_heading = "Consoles and control")]
@@ -287,7 +289,6 @@ impl RunArgs {
             ("disk-moderation", &self.disk_moderation),
             ("disk-hold", &self.disk_hold),
             ("disk-channels", &self.disk_channels),
-            ("display", &self.display),
             ("services", &self.services),
             ("serial", &self.serial),
             ("serial2", &self.serial2),
@@ -306,12 +307,14 @@ impl RunArgs {
         let disks = self.disk.iter().map(|text| ("disk", text.clone()));
         let dvds = self.dvd.iter().map(|text| ("dvd", text.clone()));
         let cards = self.net.iter().map(|text| ("net", text.clone()));
+        let displays = self.display.iter().map(|text| ("display", text.clone()));
         let hyperv = self.hyperv.iter().map(|text| ("hyperv", text.clone()));
         let switch = self.hugepages.then(|| ("hugepages", String::new()));
         single
             .chain(disks)
             .chain(dvds)
             .chain(cards)
+            .chain(displays)
             .chain(hyperv)
             .chain(switch)
             .map(|(key, text)| Flag { key, text })

@@ -19,7 +19,7 @@ use super::trace::start_trace;
 use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
-use crate::display::Display;
+use crate::display::{Display, Vnc};
 use crate::networks::{NetworkSet, OpenNetworks};
 use crate::services::{ClockWatch, GuestServices};
 use crate::trace::TraceFile;
@@ -30,6 +30,7 @@ pub(super) struct Opened {
     pub(super) disks: DiskSet,
     pub(super) networks: OpenNetworks,
     pub(super) tpm: Option<Emulator>,
+    pub(super) vnc: Option<Vnc>,
     pub(super) trace: Option<TraceFile>,
     pub(super) vsock: Option<ListeningSocket>,
 }
@@ -40,7 +41,7 @@ pub(super) fn launch(
     opened: Opened,
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
-    let Opened { disks, networks, tpm, trace, vsock } = opened;
+    let Opened { disks, networks, tpm, vnc, trace, vsock } = opened;
     let mut machine = Machine::build(&config.machine())?;
     let internal = |what: &str, error: &dyn std::fmt::Display| {
         Failure::text(Exit::Internal, format!("{what}: {error}"))
@@ -57,7 +58,7 @@ pub(super) fn launch(
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
     let networks =
         NetworkSet::start(networks, &bus).map_err(|error| internal("network cards", &error))?;
-    let display = Display::start(&config.display, &mut machine, &bus)
+    let display = Display::start(&config.display, vnc, &mut machine, &bus)
         .map_err(|error| internal("the display", &*error))?;
     let vsock = config.vsock.as_ref().zip(vsock);
     let vsock = vsock.map(|(config, listener)| Vsock::start(config, listener, &bus)).transpose();

@@ -12,6 +12,7 @@ use super::tpm::start_tpm;
 use super::trace::create_trace;
 use crate::config::{DiskConfig, VmConfig};
 use crate::control::block_stop_signals;
+use crate::display::Vnc;
 use crate::doctor;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
@@ -30,6 +31,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let disks = open_disks(&config)?;
     let networks = open_networks(&config)?;
     let tpm = start_tpm(&config)?;
+    let vnc = Vnc::open(&config.display).map_err(|error| Failure::new(Exit::Input, &error))?;
     let trace = args.trace_bus.as_deref().map(create_trace).transpose()?;
     // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
@@ -39,7 +41,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, Opened { disks, networks, tpm, trace, vsock }, control)
+    launch(&config, Opened { disks, networks, tpm, vnc, trace, vsock }, control)
 }
 
 /// Checks the content of the kernel and of the firmware.

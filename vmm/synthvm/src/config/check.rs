@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
     BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, HypervPreset, MAX_LUNS, MAX_MEMORY,
-    MIN_MEMORY, SerialConfig, VmConfig, firmware, network,
+    MIN_MEMORY, SerialConfig, VmConfig, VncAddress, firmware, network, vnc,
 };
 
 const MIB: u64 = 1 << 20;
@@ -26,6 +26,7 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
     };
     check_memory(config).map_err(|message| at("memory", message))?;
     check_cmdline(&config.cmdline).map_err(|message| at("cmdline", message))?;
+    vnc::complete(&mut config.display, root).map_err(|message| at("display", message))?;
     check_ports(config).map_err(|(key, message)| at(key, message))?;
     if config.has_msvm() && root.get("hyperv").and_then(|node| node.get("preset")).is_none() {
         // The firmware's own timer is a synthetic one, which only this preset has.
@@ -90,11 +91,16 @@ fn check_ports(config: &VmConfig) -> Result<(), (&'static str, String)> {
         SerialConfig::File(path) | SerialConfig::Socket(path) => Some(path.clone()),
         SerialConfig::Null | SerialConfig::Stdio => None,
     };
+    let vnc = match &config.display.vnc {
+        Some(VncAddress::Unix(path)) => Some(path.clone()),
+        Some(VncAddress::Tcp(_)) | None => None,
+    };
     let mut seen = BTreeMap::new();
     let users = [
         ("serial", path(&config.serial)),
         ("serial2", path(&config.serial2)),
         ("control", config.control.clone()),
+        ("display", vnc),
     ];
     for (key, path) in users {
         if let Some(other) = path.and_then(|path| seen.insert(path, key)) {

@@ -1,12 +1,15 @@
 //! The display: screen, keyboard and mouse.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use synthvm_video::protocol::Resolution;
 
+use super::de::optional_host_path;
 use super::node::Bare;
+use super::vnc::VncAddress;
 
 /// The key of a bare value: `--display headless` is `--display mode=headless`.
 pub(super) const BARE: Bare = Bare::key("mode");
@@ -15,7 +18,7 @@ pub(super) const BARE: Bare = Bare::key("mode");
 pub const VIDEO_MEMORY_BYTES: usize = 32 << 20;
 
 /// The display of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct DisplayConfig {
     /// Whether there is a display.
@@ -23,11 +26,34 @@ pub struct DisplayConfig {
     /// The resolution that the guest is told to prefer.
     #[serde(serialize_with = "write", deserialize_with = "read")]
     pub resolution: Resolution,
+    /// The address of the VNC server. Absent: none. With it there are the devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnc: Option<VncAddress>,
+    /// The file whose first line is the password for full access.
+    #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// The file whose first line is the password for viewing.
+    #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
+    pub view_password_file: Option<PathBuf>,
+    /// The PEM file of the certificate for TLS, and of those that sign it.
+    #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// The PEM file of the certificate's key.
+    #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Default for DisplayConfig {
     fn default() -> Self {
-        Self { mode: DisplayMode::None, resolution: Resolution::new(1024, 768) }
+        Self {
+            mode: DisplayMode::None,
+            resolution: Resolution::new(1024, 768),
+            vnc: None,
+            password_file: None,
+            view_password_file: None,
+            tls_cert: None,
+            tls_key: None,
+        }
     }
 }
 
@@ -38,7 +64,7 @@ pub enum DisplayMode {
     /// The machine has no video device, keyboard and mouse.
     #[default]
     None,
-    /// The machine has all three, and the control socket is the only way to them.
+    /// The machine has all three, and the control socket is a way to them.
     Headless,
 }
 

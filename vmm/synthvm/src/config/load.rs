@@ -8,7 +8,7 @@ use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
 use super::{
     VmConfig, check, de, disk, display, dvd, file, firmware, installed, keyvalue, network, profile,
-    tpm, vsock,
+    tpm, vnc, vsock,
 };
 
 /// A flag that the user gave.
@@ -131,6 +131,7 @@ fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
         }
     }
     root.merge(flag_tree(flags)?);
+    vnc::expand_address(root);
     Ok(())
 }
 

@@ -29,6 +29,7 @@ mod test_device;
 #[cfg(test)]
 mod tests;
 mod tpm;
+mod vnc;
 mod vsock;
 
 use std::fmt;
@@ -62,6 +63,7 @@ pub use synthvm_machine::{
 };
 pub use test_device::TestDevice;
 pub use tpm::{TpmBackend, TpmConfig};
+pub use vnc::VncAddress;
 pub use vsock::{VsockConfig, VsockService};
 
 /// The default device node of KVM.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DiskSource, HypervOption, NetworkConfig, SerialConfig, VmConfig};
+use super::{DiskSource, HypervOption, NetworkConfig, SerialConfig, VmConfig, VncAddress};
 
 impl VmConfig {
     /// Returns the whole configuration, including defaults, as a TOML file. Paths are absolute, so
@@ -35,6 +35,14 @@ impl VmConfig {
             optional(&mut vars.template)?;
         }
         optional(&mut config.control)?;
+        let display = &mut config.display;
+        optional(&mut display.password_file)?;
+        optional(&mut display.view_password_file)?;
+        optional(&mut display.tls_cert)?;
+        optional(&mut display.tls_key)?;
+        if let Some(VncAddress::Unix(path)) = &mut display.vnc {
+            make_absolute(path)?;
+        }
         for disk in &mut config.disks {
             if let DiskSource::Image(_) = disk.source() {
                 make_absolute(&mut disk.path)?;

@@ -484,6 +484,45 @@ fn test_file_mistake_names_file_line_and_key() {
 }
 
 #[test]
+fn test_vnc_server_brings_a_display_and_parts_of_it_add_up() {
+    let config = with(&[
+        ("display", "vnc=127.0.0.1:5900,password-file=p"),
+        ("display", "resolution=800x600"),
+    ])
+    .unwrap();
+    let address = VncAddress::Tcp("127.0.0.1:5900".parse().unwrap());
+    assert_eq!(config.display.vnc, Some(address));
+    assert_eq!(config.display.mode, DisplayMode::Headless);
+    assert_eq!(config.display.resolution.to_string(), "800x600");
+    let text = config.to_toml().unwrap();
+    assert!(text.contains("vnc = \"127.0.0.1:5900\""), "{text}");
+    assert_eq!(load(&text, &[]).unwrap().display.vnc, config.display.vnc);
+    let file = "kernel = \"k\"\ndisplay = { vnc = \"unix:a,b=c.sock\" }";
+    let socket = Some(VncAddress::Unix("a,b=c.sock".into()));
+    assert_eq!(load(file, &[]).unwrap().display.vnc, socket);
+    let flag = with(&[("display", "vnc=unix:a,,b=c.sock")]).unwrap();
+    assert_eq!(flag.display.vnc, socket);
+}
+
+#[test]
+fn test_vnc_server_without_protection_is_refused() {
+    let refuses_display = |text: &str, parts: &[&str]| refuses(with(&[("display", text)]), parts);
+    refuses_display("vnc=127.0.0.1:5900", &["password-file=FILE", "unix:PATH"]);
+    refuses_display("vnc=[::]:5900,password-file=p", &["not a loopback", "tls-cert"]);
+    refuses_display("vnc=10.0.0.1:5900,tls-cert=c,tls-key=k", &["password-file=FILE"]);
+    refuses_display("vnc=unix:s,tls-cert=c", &["tls-key=FILE"]);
+    refuses_display("vnc=unix:s,view-password-file=v", &["password-file=FILE"]);
+    refuses_display("headless,password-file=p", &["`password-file`", "vnc=unix:PATH"]);
+    refuses_display("none,vnc=unix:s", &["leave `none` out"]);
+    refuses_display("vnc=5900", &["`5900`", "127.0.0.1:5900"]);
+    refuses_display("vnc=unix:", &["path is empty"]);
+    refuses(with(&[("display", "vnc=unix:x"), ("control", "x")]), &["--control already"]);
+    refuses(with(&[("display", "vnc=unix:x"), ("hyperv", "synic=off")]), &["synic"]);
+    let tls = "vnc=10.0.0.1:5900,password-file=p,tls-cert=c,tls-key=k";
+    assert!(with(&[("display", tls)]).is_ok());
+}
+
+#[test]
 fn test_values_that_exclude_each_other_are_refused() {
     refuses(
         with(&[("disk", "a,lun=1"), ("disk", "b,lun=1")]),
@@ -501,6 +540,7 @@ fn test_values_that_exclude_each_other_are_refused() {
     refuses(with(&[("display", "headful")]), &["--display headful", "headless"]);
     refuses(with(&[("display", "resolution=5x5")]), &["resolution", "320x200"]);
     refuses(with(&[("display", "resolution=wide")]), &["resolution", "WIDTHxHEIGHT"]);
+    refuses(with(&[("display", "headless"), ("display", "none")]), &["`mode` is given twice"]);
     refuses(
         with(&[("test-device", "echo"), ("hyperv", "synic=off")]),
         &["--hyperv synic=off", "VMBus"],

@@ -3,6 +3,7 @@
 mod memory;
 mod png;
 mod report;
+mod vnc;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use self::memory::Vram;
 use crate::config::{DisplayConfig, DisplayMode, VIDEO_MEMORY_BYTES};
 
 pub use self::report::{DisplayReport, InputReport};
+pub use self::vnc::{Vnc, VncError};
 
 /// The display of a running machine.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Display {
     video: VideoDevice,
     input: Input,
     server: DisplayServer,
+    /// Keeps the file of its socket.
+    _vnc: Option<Vnc>,
 }
 
 /// The size of a screenshot.
@@ -67,12 +71,14 @@ pub enum ButtonName {
 }
 
 impl Display {
-    /// Offers the devices of `config` to the guest. `None`: there are none.
+    /// Offers the devices of `config` to the guest, and lets viewers connect. `None`: there are no
+    /// devices.
     ///
     /// # Errors
     /// The host has too few file descriptors, threads or memory.
     pub fn start(
         config: &DisplayConfig,
+        vnc: Option<Vnc>,
         machine: &mut Machine,
         bus: &VmBus,
     ) -> Result<Option<Self>, Box<dyn std::error::Error>> {
@@ -90,7 +96,10 @@ impl Display {
         bus.offer(Box::new(video.clone()))?;
         bus.offer(Box::new(keyboard))?;
         bus.offer(Box::new(mouse))?;
-        Ok(Some(Self { video, input, server }))
+        if let Some(vnc) = &vnc {
+            vnc.serve(&server)?;
+        }
+        Ok(Some(Self { video, input, server, _vnc: vnc }))
     }
 
     /// Returns the hook for resets of the guest. It must run after the bus's.

@@ -55,6 +55,7 @@ pub fn render(
     networks(&mut text, now, before, &rates);
     for (title, table) in [
         ("Screen", render_display::screen(now)),
+        ("Viewers", render_display::viewers(now)),
         ("Input", render_display::input(now)),
         ("Sockets", render_vsock::vsock(now)),
         ("Services", render_services::services(now)),

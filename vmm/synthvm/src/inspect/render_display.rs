@@ -26,6 +26,36 @@ pub(super) fn screen(now: &InspectReport) -> Option<Table> {
     Some(table)
 }
 
+/// Returns the table of viewers. `None`: none has ever connected.
+pub(super) fn viewers(now: &InspectReport) -> Option<Table> {
+    let server = now.display.as_ref()?.server;
+    if server.connections == 0 {
+        return None;
+    }
+    let mut table = Table::new(&[
+        ("VIEWERS", R),
+        ("CONNECTIONS", R),
+        ("UPDATES", R),
+        ("RECTANGLES", R),
+        ("SHARED", R),
+        ("BYTES", R),
+        ("REFUSED", R),
+        ("DROPPED", R),
+    ]);
+    let counts = [
+        server.viewers,
+        server.connections,
+        server.updates,
+        server.rectangles,
+        server.shared_rectangles,
+        server.bytes,
+        server.refused_logins + server.turned_away,
+        server.dropped + server.malformed,
+    ];
+    table.row(counts.map(|count| count.to_string()));
+    Some(table)
+}
+
 /// Returns the table of keyboard and mouse. `None`: the machine has no display.
 pub(super) fn input(now: &InspectReport) -> Option<Table> {
     let display = now.display.as_ref()?;

@@ -25,6 +25,19 @@ pub(super) fn display(text: &mut Text, report: &InspectReport) {
     for (name, help, value) in counters {
         text.family(name, Kind::Counter, help).sample(&[], value);
     }
+    let server = display.server;
+    text.family("synthvm_viewers", Kind::Gauge, "Connected viewers.").sample(&[], server.viewers);
+    let counters = [
+        ("synthvm_viewer_connections_total", "Connections of viewers.", server.connections),
+        ("synthvm_viewer_refused_total", "Viewers with a wrong password.", server.refused_logins),
+        ("synthvm_viewer_dropped_total", "Viewers that did not read.", server.dropped),
+        ("synthvm_viewer_updates_total", "Updates sent to viewers.", server.updates),
+        ("synthvm_viewer_rectangles_total", "Rectangles sent to viewers.", server.rectangles),
+        ("synthvm_viewer_bytes_total", "Bytes sent to viewers.", server.bytes),
+    ];
+    for (name, help, value) in counters {
+        text.family(name, Kind::Counter, help).sample(&[], value);
+    }
     let inputs = [("keyboard", display.keyboard), ("mouse", display.mouse)];
     let mut connected = text.family(
         "synthvm_input_connected",
