@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -172,4 +173,28 @@ fn test_service_with_a_socket_of_its_own_is_reached_by_its_guid() {
     stream.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"by guid");
     fs::remove_file(path).unwrap();
+}
+
+// The program is slow to accept: its queue of connections is full.
+#[test]
+fn test_request_for_a_program_whose_queue_is_full_waits_for_it() {
+    let mut machine = Machine::new();
+    let listener = machine.listen(PORT);
+    // SAFETY: no memory is passed.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let path = machine.folder.path(&format!("vm_{PORT}"));
+    let _first = UnixStream::connect(&path).unwrap();
+    let endpoint = machine.endpoint();
+    machine.post_connect(endpoint, service_of(PORT));
+    // The requests of another service are answered meanwhile.
+    machine.post_connect(service_of(1), service_of(PORT + 1));
+    let result = machine.guest.expect(MessageType::TlConnectResult);
+    assert_eq!(result[..16], service_of(1).to_bytes());
+    drop(listener.accept().unwrap());
+    let offer = machine.next_offer();
+    assert_eq!(offer.instance, endpoint);
+    let mut channel = machine.guest.open(offer, 4);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(b"late").unwrap();
+    assert_eq!(receive(&mut channel), b"late");
 }

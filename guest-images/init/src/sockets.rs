@@ -35,6 +35,7 @@ struct Socket(File);
 /// Opens `count` connections to `port` of the host, which are all open at the same time. Sends the
 /// pattern of a seed over each, ends it, and expects the same bytes back.
 pub fn exchange(port: u32, count: u32, bytes: usize, seed: u64) -> Outcome<SocketStreams> {
+    raise_descriptor_limit();
     let begun = Instant::now();
     let connect = |number| Socket::connect(port).map_err(context(format!("connection {number}")));
     let streams = (0..count).map(connect).collect::<Outcome<Vec<_>>>()?;
@@ -58,6 +59,16 @@ pub fn exchange(port: u32, count: u32, bytes: usize, seed: u64) -> Outcome<Socke
     drop(streams);
     let seconds = begun.elapsed().as_secs_f64();
     Ok(SocketStreams { connected, seconds })
+}
+
+/// Permits this process as many descriptors as the kernel does.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the call reads one rlimit.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
 /// Connects to `port` of the host, where nothing may listen. Returns the error.

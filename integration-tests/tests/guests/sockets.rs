@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use guest_images::StockKernel;
-use guest_report::agent::{Action, SocketStreams};
+use guest_report::agent::{Action, RoundTrips, SocketStreams};
 use guest_report::pattern;
 use integration_tests::image::WorkDir;
 use integration_tests::inspect::Inspect;
@@ -24,6 +24,9 @@ const DRIVERS: [&str; 2] = ["vsock", "hv_sock"];
 /// The port of the host's program, and of the guest's server.
 const PORT: u32 = 5000;
 
+/// The port of the host's program that returns bytes at once.
+const ECHO: u32 = 5001;
+
 /// The number of connections that are open at the same time.
 const MANY: u32 = 1000;
 
@@ -32,6 +35,7 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
 }
 
 fn sockets(kernel: StockKernel) -> TestResult {
+    raise_descriptor_limit();
     let dir = WorkDir::new()?;
     let socket = dir.path().join("vm.sock");
     let mut vm = boot(
@@ -43,12 +47,17 @@ fn sockets(kernel: StockKernel) -> TestResult {
     }
     // No program listens: Linux gives up after two seconds.
     vm.ask::<String>(Action::SocketRefused { port: PORT })?;
-    let path = dir.path().join(format!("vm.sock_{PORT}"));
-    let listener = UnixListener::bind(path)?;
+    let listen = |port| UnixListener::bind(dir.path().join(format!("vm.sock_{port}")));
+    let (listener, echo) = (listen(PORT)?, listen(ECHO)?);
     let program = thread::spawn(move || listener.incoming().for_each(answer));
+    let echo = thread::spawn(move || echo.accept().and_then(|(stream, _)| return_all(&stream)));
 
     assert_one_each_way(&mut vm, &socket)?;
     vm.tell(Action::ModulesReload { names: DRIVERS.map(str::to_owned).to_vec(), times: 10 })?;
+    let trips: RoundTrips =
+        vm.ask(Action::SocketRoundTrips { port: ECHO, count: 1000, bytes: 64 })?;
+    assert!(trips.p50_us > 0.0);
+    println!("a round trip takes {:.0} us (median), {:.0} us (p99)", trips.p50_us, trips.p99_us);
     // Rings of 24 KiB instead of 208 KiB, as a guest with little memory has.
     for limit in ["wmem_default", "rmem_default"] {
         let path = format!("/proc/sys/net/core/{limit}");
@@ -64,11 +73,15 @@ fn sockets(kernel: StockKernel) -> TestResult {
 
     let report = settled(&vm, idle)?;
     let vsock = report.vsock.ok_or("the machine has sockets")?;
-    assert_eq!((vsock.from_guest, vsock.from_host), (u64::from(MANY) + 2, 2), "{vsock:?}");
+    assert_eq!((vsock.from_guest, vsock.from_host), (u64::from(MANY) + 3, 2), "{vsock:?}");
     assert_eq!((vsock.no_listener, vsock.failed, vsock.broken), (1, 0, 0), "{vsock:?}");
     assert_eq!(vsock.bytes_to_host, vsock.bytes_to_guest);
     assert_eq!(vsock.unanswered, 0);
     assert!(vm.power_off()?.success());
+    assert!(!socket.exists(), "the socket is removed at the end");
+    let echoed = echo.join().map_err(|_| "the echo failed")??;
+    assert_eq!(echoed, 1000 * 64);
+    // It accepts until this process ends.
     drop(program);
     Ok(())
 }
@@ -103,6 +116,29 @@ fn answer(stream: std::io::Result<UnixStream>) {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes).and_then(|_| stream.write_all(&bytes));
     });
+}
+
+/// Permits this process the connections of all programs.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the call reads one rlimit.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+}
+
+/// Returns each piece of a stream at once, until its end. Returns the number of bytes.
+fn return_all(mut stream: &UnixStream) -> std::io::Result<usize> {
+    let (mut bytes, mut all) = ([0; 4096], 0);
+    loop {
+        let count = stream.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(all);
+        }
+        stream.write_all(&bytes[..count])?;
+        all += count;
+    }
 }
 
 /// Returns the report when the guest has released all connections.

@@ -47,7 +47,7 @@ pub(super) struct Proposal {
 impl EventLoop {
     /// Returns true if another connection is possible.
     pub(super) fn has_space(&self) -> bool {
-        self.connections.len() < MAX_CONNECTIONS
+        self.connections.len() + self.retries.len() < MAX_CONNECTIONS
     }
 
     /// Offers a connection to the guest.
@@ -112,11 +112,18 @@ impl EventLoop {
 
     /// Rescinds the connections that the guest has not opened in time.
     pub(super) fn expire_offers(&mut self, now: Instant) {
-        while let Some((_, id)) = self.offered.pop_front_if(|(end, _)| *end <= now) {
-            if let Some(Connection { stage: Stage::Offered { key, .. }, .. }) =
-                self.connections.get(&id)
-            {
-                self.bus.rescind(*key);
+        while let Some((end, id)) = self.offered.front().copied() {
+            let key = match self.connections.get(&id) {
+                Some(Connection { stage: Stage::Offered { key, .. }, .. }) => Some(*key),
+                // It was opened in time, or is gone.
+                _ => None,
+            };
+            if key.is_some() && end > now {
+                return;
+            }
+            self.offered.pop_front();
+            if let Some(key) = key {
+                self.bus.rescind(key);
                 self.removed(id);
             }
         }

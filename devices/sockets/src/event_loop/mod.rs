@@ -16,7 +16,7 @@ use vmbus_host::{ConnectRequest, VmBus};
 use vmbus_log::LogRateLimiter;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::limits::{RETRY_INTERVAL, SPACE_POLL};
+use crate::limits::SPACE_POLL;
 use crate::pump::Scratch;
 use crate::services::Services;
 use crate::shared::Shared;
@@ -51,6 +51,8 @@ pub(crate) struct EventLoop {
     offered: VecDeque<(Instant, u64)>,
     /// Requests of the guest whose service's queue is full, by the end of their time.
     retries: VecDeque<(Instant, ConnectRequest)>,
+    /// The time of the next attempt at them.
+    retry_at: Option<Instant>,
     /// Host programs that have not sent their request, oldest first.
     clients: VecDeque<Client>,
     /// Connections to guests that do not signal free space.
@@ -75,6 +77,7 @@ impl EventLoop {
             ready: VecDeque::new(),
             offered: VecDeque::new(),
             retries: VecDeque::new(),
+            retry_at: None,
             clients: VecDeque::new(),
             polled: Vec::new(),
             log: LogRateLimiter::default(),
@@ -148,7 +151,7 @@ impl EventLoop {
             self.offered.front().map(|(end, _)| *end),
             self.clients.front().map(|client| client.deadline()),
             self.accepts_from,
-            (!self.retries.is_empty()).then(|| now + RETRY_INTERVAL),
+            self.retry_at,
             (!self.polled.is_empty()).then(|| now + SPACE_POLL),
         ];
         ends.into_iter().flatten().min().map(|end| end.saturating_duration_since(now))

@@ -9,7 +9,7 @@ use vmbus_host::ConnectRequest;
 
 use super::EventLoop;
 use super::connection::Proposal;
-use crate::limits::{CONNECT_TIMEOUT, ROUND_REQUESTS};
+use crate::limits::{CONNECT_TIMEOUT, RETRY_INTERVAL, ROUND_REQUESTS};
 use crate::protocol::Initiator;
 use crate::unix;
 
@@ -39,6 +39,7 @@ impl EventLoop {
                 let now = Instant::now();
                 let end = end.unwrap_or(now + CONNECT_TIMEOUT);
                 if end > now {
+                    self.retry_at.get_or_insert(now + RETRY_INTERVAL);
                     return self.retries.push_back((end, request));
                 }
                 self.shared.counters.failed.add(1);
@@ -68,6 +69,9 @@ impl EventLoop {
 
     /// Tries the requests again whose service's queue was full.
     pub(super) fn retry_requests(&mut self) {
+        if self.retry_at.take_if(|at| *at <= Instant::now()).is_none() {
+            return;
+        }
         for (end, request) in std::mem::take(&mut self.retries) {
             self.connect(request, Some(end));
         }

@@ -17,6 +17,8 @@ pub(super) struct ToHost {
     pub(super) is_writable: bool,
     /// The first frame in the ring, if the socket has taken only a part of it.
     partial: Option<Partial>,
+    /// Packets at the start of the ring that were passed to the trace already.
+    traced: usize,
     stage: Stage,
 }
 
@@ -97,13 +99,12 @@ impl<R: Rings> Pump<R> {
             let done = match partial.take() {
                 Some(partial) if partial.length != length => return Err(Fault::Changed),
                 Some(partial) => partial.done,
-                None => {
-                    if let Some(trace) = &trace {
-                        trace.received(&packet);
-                    }
-                    0
-                }
+                None => 0,
             };
+            if let Some(trace) = trace.as_ref().filter(|_| marks.len() >= self.to_host.traced) {
+                trace.received(&packet);
+                self.to_host.traced = marks.len() + 1;
+            }
             let mut skip = (HEADER_BYTES + done) as usize;
             let mut left = (length - done) as usize;
             for slice in packet.payload_slices() {
@@ -157,6 +158,7 @@ impl<R: Rings> Pump<R> {
             }
             taken -= bytes;
             position = mark.position;
+            self.to_host.traced = self.to_host.traced.saturating_sub(1);
         }
         let has_moved = position != start;
         let must_signal = batch.commit_at(position);
