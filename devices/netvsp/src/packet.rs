@@ -19,7 +19,8 @@ pub(crate) struct NetPacket {
 enum Body {
     /// A payload that is the same for all packets of its kind.
     Constant(&'static [u8]),
-    Message(HostMessage),
+    /// Boxed, as a channel moves thousands of constants for each message.
+    Message(Box<HostMessage>),
     SendTable(Box<SendTableMessage>),
     /// A payload of a restored packet.
     Saved(Box<[u8]>),
@@ -39,7 +40,7 @@ impl NetPacket {
 
     /// Returns a packet with an NVSP message.
     pub(crate) fn message(message: HostMessage) -> Self {
-        Self { body: Body::Message(message), header: None }
+        Self { body: Body::Message(Box::new(message)), header: None }
     }
 
     /// Returns a packet with the send indirection table.
@@ -65,7 +66,7 @@ impl NetPacket {
         ranges: &[TransferRange],
         headers: &HeaderPool,
     ) -> Self {
-        Self { body: Body::Message(message), header: Some(headers.header(set, ranges)) }
+        Self { body: Body::Message(Box::new(message)), header: Some(headers.header(set, ranges)) }
     }
 }
 

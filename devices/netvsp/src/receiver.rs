@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use synthvm_net::{Pieces, ReceiveError};
+use vm_memory::VolatileSlice;
 use vmbus_device::{Completed, Outbox};
 use vmbus_ring::TransferRange;
 
@@ -230,9 +231,9 @@ impl Receiver {
         outbox: &mut Outbox<NetPacket>,
     ) -> bool {
         let mut pieces = std::mem::take(&mut self.pieces).recycle();
-        let received = match add_space(buffer, &self.space, &mut pieces) {
-            Ok(()) => queue.with(|queue| queue.receive(&pieces)),
-            Err(NoSpace) => None,
+        let (received, memory) = match add_space(buffer, &self.space, &mut pieces) {
+            Ok(memory) => (queue.with(|queue| queue.receive(&pieces)), memory),
+            Err(NoSpace) => (None, None),
         };
         let (has_frame, frame) = match received {
             Some(Ok(Some(received))) => {
@@ -256,18 +257,19 @@ impl Receiver {
         };
         self.pieces = pieces.recycle();
         match frame {
-            Some(frame) => self.add(&frame, around, outbox),
+            Some(frame) => self.add(&frame, memory, around, outbox),
             None if has_frame => self.unwanted = self.unwanted.wrapping_add(1),
             None => {}
         }
         has_frame
     }
 
-    /// Adds a frame to the batch of its channel. It is dropped if the channel has its part of the
+    /// Adds a frame to the batch of its channel. `memory`: see `write_headers`. It is dropped if the channel has its part of the
     /// sub-allocations in use, so that one channel cannot starve the others.
     fn add(
         &mut self,
         frame: &InspectedFrame,
+        memory: Option<VolatileSlice<'_>>,
         around: Surroundings<'_>,
         outbox: &mut Outbox<NetPacket>,
     ) {
@@ -287,7 +289,7 @@ impl Receiver {
             self.starved = self.starved.wrapping_add(1);
             return self.fragments.clear();
         }
-        if !self.write_headers(frame) {
+        if !self.write_headers(frame, memory) {
             return self.fragments.clear();
         }
         around.statistics.count_received(frame.destination, frame.length as u32);

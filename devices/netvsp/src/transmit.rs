@@ -51,8 +51,7 @@ impl Remaining {
         pieces: &mut Pieces<'static>,
         statistics: &SharedStatistics,
     ) -> bool {
-        while let Some((frame, memory)) = self.next_frame(message, statistics) {
-            let destination = destination(message, &frame, memory.as_ref());
+        while let Some((frame, memory, destination)) = self.next_frame(message, statistics) {
             let result = send(message, &frame, memory, queue, pieces);
             statistics.count_sent(destination, frame.length, result);
             match result {
@@ -73,21 +72,21 @@ impl Remaining {
 
     /// Drops the frames. Malformed ones are reported all the same.
     pub(crate) fn skip(&mut self, message: &GuestMessage<'_>, statistics: &SharedStatistics) {
-        while let Some((frame, memory)) = self.next_frame(message, statistics) {
-            let destination = destination(message, &frame, memory.as_ref());
+        while let Some((frame, _, destination)) = self.next_frame(message, statistics) {
             statistics.count_sent(destination, frame.length, Err(SendError::LinkDown));
         }
     }
 
-    /// Returns the next frame, and its memory if that is one piece together with the header.
+    /// Returns the next frame, its memory if that is one piece together with the header, and the
+    /// address that it goes to.
     #[inline]
     fn next_frame<'a>(
         &mut self,
         message: &GuestMessage<'a>,
         statistics: &SharedStatistics,
-    ) -> Option<(TransmitFrame, Option<VolatileSlice<'a>>)> {
+    ) -> Option<(TransmitFrame, Option<VolatileSlice<'a>>, MacAddress)> {
         if let Some(frame) = self.frame.take() {
-            return Some((frame, None));
+            return Some((frame, None, destination(message, &frame)));
         }
         let start = self.cursor.next_header()?.start;
         let first = message.first_piece(start as usize);
@@ -95,12 +94,20 @@ impl Remaining {
         let copied = first.as_ref().map_or(0, |first| first.copy_to(&mut header));
         match self.cursor.parse_first(&header[..copied]) {
             Some(frame) => {
-                let (offset, length) = (frame.offset - start, frame.length);
-                let memory =
-                    first.and_then(|first| first.subslice(offset as usize, length as usize).ok());
-                Some((frame, memory))
+                let (offset, length) = ((frame.offset - start) as usize, frame.length as usize);
+                let memory = first.and_then(|first| first.subslice(offset, length).ok());
+                // Most headers are so short that the address was copied with them.
+                let copy = header[..copied].get(offset..).and_then(|bytes| bytes.first_chunk());
+                let destination = match copy {
+                    Some(address) if length >= address.len() => MacAddress(*address),
+                    _ => destination(message, &frame),
+                };
+                Some((frame, memory, destination))
             }
-            None => self.next_frame_in_pieces(message, statistics).map(|frame| (frame, None)),
+            None => {
+                let frame = self.next_frame_in_pieces(message, statistics)?;
+                Some((frame, None, destination(message, &frame)))
+            }
         }
     }
 
@@ -124,19 +131,13 @@ impl Remaining {
     }
 }
 
-/// Returns the address that a frame goes to. `memory`: the frame, if that is one piece. Zeros for a
-/// frame that is shorter than an address: no backend takes it.
-#[inline]
-fn destination(
-    message: &GuestMessage<'_>,
-    frame: &TransmitFrame,
-    memory: Option<&VolatileSlice<'_>>,
-) -> MacAddress {
+/// Returns the address that a frame goes to. Zeros for a frame that is shorter than an address: no
+/// backend takes it.
+#[inline(never)]
+fn destination(message: &GuestMessage<'_>, frame: &TransmitFrame) -> MacAddress {
     let mut address = [0; 6];
-    match memory {
-        Some(memory) => _ = memory.copy_to(&mut address),
-        None => _ = message.copy_to(frame.offset as usize, &mut address),
-    }
+    let length = address.len().min(frame.length as usize);
+    let _ = message.copy_to(frame.offset as usize, &mut address[..length]);
     MacAddress(address)
 }
 

@@ -1,6 +1,7 @@
 //! The parts of a frame: the sub-allocations that hold it, and the RNDIS headers in front.
 
 use synthvm_net::Pieces;
+use vm_memory::VolatileSlice;
 use vmbus_ring::TransferRange;
 
 use super::{Receiver, SPACE_OFFSET};
@@ -30,9 +31,14 @@ impl Receiver {
         }
     }
 
-    /// Writes the RNDIS headers of the parts of a frame. Returns false if the guest took the
-    /// buffer's memory away.
-    pub(super) fn write_headers(&mut self, frame: &InspectedFrame) -> bool {
+    /// Writes the RNDIS headers of the parts of a frame. `first`: the memory of the first
+    /// sub-allocation, if that is one piece. Returns false if the guest took the buffer's memory
+    /// away.
+    pub(super) fn write_headers(
+        &mut self,
+        frame: &InspectedFrame,
+        first: Option<VolatileSlice<'_>>,
+    ) -> bool {
         let count = self.fragments.len();
         if count > 1 {
             self.coalesced = self.coalesced.wrapping_add(1);
@@ -54,8 +60,14 @@ impl Receiver {
                 message.hash = frame.hash.map(|hash| hash.0);
             }
             let header = ReceiveHeader::new(&message);
-            if self.buffer.view.write(range.byte_offset as usize, header.bytes()).is_err() {
-                return false;
+            match first.filter(|_| is_first) {
+                Some(memory) => memory.copy_from(header.bytes()),
+                None => {
+                    let start = range.byte_offset as usize;
+                    if self.buffer.view.write(start, header.bytes()).is_err() {
+                        return false;
+                    }
+                }
             }
             offset = FRAME_OFFSET;
         }
@@ -63,20 +75,36 @@ impl Receiver {
     }
 }
 
-/// Adds the memory of `space`, in which a frame is received, to `pieces`.
+/// Adds the memory of `space`, in which a frame is received, to `pieces`. Returns the memory of the
+/// whole first sub-allocation, if that is one piece.
 pub(super) fn add_space<'a>(
     buffer: &'a ReceiveBuffer,
     space: &[SubAllocation],
     pieces: &mut Pieces<'a>,
-) -> Result<(), NoSpace> {
-    let mut begin = SPACE_OFFSET;
-    for &sub_allocation in space {
-        let start = (buffer.offset(sub_allocation) + begin) as usize;
-        let length = (buffer.geometry.usable() - begin) as usize;
-        add_memory(&buffer.view, start, length, pieces).map_err(|_| NoSpace)?;
-        begin = FRAME_OFFSET;
+) -> Result<Option<VolatileSlice<'a>>, NoSpace> {
+    let Some((&first, others)) = space.split_first() else { return Err(NoSpace) };
+    let usable = buffer.geometry.usable();
+    let memory = buffer.view.piece(buffer.offset(first) as usize, usable as usize);
+    match memory.and_then(|memory| memory.offset(SPACE_OFFSET as usize).ok()) {
+        Some(space) => pieces.push(space).map_err(|_| NoSpace)?,
+        None => add_part(buffer, first, SPACE_OFFSET, pieces)?,
     }
-    Ok(())
+    for &sub_allocation in others {
+        add_part(buffer, sub_allocation, FRAME_OFFSET, pieces)?;
+    }
+    Ok(memory)
+}
+
+/// Adds the memory of a sub-allocation from `begin` on.
+fn add_part<'a>(
+    buffer: &'a ReceiveBuffer,
+    sub_allocation: SubAllocation,
+    begin: u32,
+    pieces: &mut Pieces<'a>,
+) -> Result<(), NoSpace> {
+    let start = (buffer.offset(sub_allocation) + begin) as usize;
+    let length = (buffer.geometry.usable() - begin) as usize;
+    add_memory(&buffer.view, start, length, pieces).map_err(|_| NoSpace)
 }
 
 /// The space cannot be reached: there are too many pieces.
