@@ -5,6 +5,7 @@
 
 pub mod apt;
 pub mod cache;
+pub mod chromium;
 pub mod cpio;
 pub mod disk;
 mod error;
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod qemu;
 pub mod swtpm;
 mod tools;
+pub mod web_libraries;
 
 pub use error::Error;
 pub use firmware::Ovmf;

@@ -23,6 +23,7 @@ mod qemu;
 mod stages;
 mod style;
 mod test;
+mod web_libraries;
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -44,6 +45,8 @@ enum XtaskCommand {
     Compare(compare::What),
     /// Boot a stock Linux guest with a VMBus disk, and show the reports of both sides.
     Demo(demo::Arguments),
+    /// Fetch Chromium into the cache and print its path, for tests that are run by hand.
+    Chromium,
     /// Check the licences, versions and sources of all dependencies by deny.toml.
     Deny,
     /// Build the UEFI driver for VMBus as an option ROM, and print its path.
@@ -60,6 +63,8 @@ enum XtaskCommand {
     Qemu,
     /// Run all tests, including real guests, and print one closing line.
     Test(test::Arguments),
+    /// Fetch noVNC and xterm.js for the browser console, and print their folder.
+    WebLibraries,
 }
 
 fn main() -> ExitCode {
@@ -68,11 +73,13 @@ fn main() -> ExitCode {
         XtaskCommand::Bench(what) => ("bench", bench::main(&what)),
         XtaskCommand::Compare(what) => ("compare", compare::main(&what)),
         XtaskCommand::Demo(arguments) => ("demo", demo::main(&arguments)),
+        XtaskCommand::Chromium => ("chromium", web_libraries::chromium()),
         XtaskCommand::Deny => ("deny", deny::main()),
         XtaskCommand::Guest(arguments) => ("guest", guest::main(&arguments)),
         XtaskCommand::Package => ("package", package::main()),
         XtaskCommand::Firmware => ("firmware", firmware::main()),
         XtaskCommand::Qemu => ("qemu", qemu::main()),
+        XtaskCommand::WebLibraries => ("web-libraries", web_libraries::main()),
         // These have exit statuses of their own.
         XtaskCommand::Fuzz(arguments) => return fuzz::main(&arguments),
         XtaskCommand::Host(arguments) => return host::main(&arguments),
