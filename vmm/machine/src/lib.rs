@@ -34,7 +34,7 @@ pub mod unix_socket;
 
 pub use boot::{BootError, BootFile, BootSource, FileProblem};
 pub use crash::CrashParameters;
-pub use devices::serial::Escape;
+pub use devices::serial::{Escape, RawTerminal, SerialHub};
 pub use firmware::{FirmwareError, FirmwareSource};
 pub use hyperv::HypervError;
 pub use machine::{

@@ -136,7 +136,7 @@ impl Machine {
 
         let stop = eventfd()?;
         let late: Late<MachineHandle> = Late::default();
-        let Platform { buses, pm, serial, ioapic, mut inputs, terminal } = platform::build(
+        let Platform { buses, pm, serial, hubs, ioapic, mut inputs, terminal } = platform::build(
             config,
             &Wiring {
                 vm: &vm,
@@ -185,6 +185,7 @@ impl Machine {
                 entry: Mutex::new(Some(entry)),
                 log: MachineLog::default(),
             },
+            serial_hubs: hubs,
             devices: ResettableDevices { pm, serial, ioapic, chips, firmware, msvm },
             inputs,
             terminal,

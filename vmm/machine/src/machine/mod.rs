@@ -34,7 +34,7 @@ use self::platform::Platform;
 use self::vcpu::{Shared, Vcpu};
 use crate::acpi;
 use crate::boot::{BootSource, Entry};
-use crate::devices::serial::RawTerminal;
+use crate::devices::serial::{RawTerminal, SerialHub};
 use crate::hyperv::{EomWatcher, KvmSynic};
 use crate::memory::{GuestMemory, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
 use crate::options::{HypervOption, OnPanic, OnReset};
@@ -60,6 +60,7 @@ pub struct Machine {
     on_panic: OnPanic,
     vcpus: Vec<Vcpu>,
     shared: Shared,
+    serial_hubs: [SerialHub; 2],
     devices: ResettableDevices,
     inputs: Vec<EventSubscriber>,
     terminal: bool,
@@ -121,6 +122,11 @@ impl Machine {
     /// Returns the enlightenments that the guest is offered.
     pub fn hyperv_options(&self) -> &[HypervOption] {
         &self.hyperv
+    }
+
+    /// Returns the clients of the serial ports COM1 and COM2.
+    pub fn serial_hubs(&self) -> &[SerialHub; 2] {
+        &self.serial_hubs
     }
 
     /// Attaches the bus. Without a bus, every connection id is unknown.

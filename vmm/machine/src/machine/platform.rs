@@ -14,7 +14,7 @@ use crate::devices::pci::{self, PciPorts};
 use crate::devices::pm::{self, PmRegisters};
 use crate::devices::rtc::{self, Rtc};
 use crate::devices::serial::{
-    self, Escape, FileOutput, Null, SerialPort, SharedOutput, SocketServer, StdioInput,
+    self, Escape, FileOutput, Null, SerialHub, SerialPort, SharedOutput, SocketServer, StdioInput,
     StdoutOutput,
 };
 use crate::devices::{
@@ -35,6 +35,8 @@ pub(super) struct Platform {
     pub(super) buses: Buses,
     pub(super) pm: Arc<PmRegisters>,
     pub(super) serial: [Arc<SerialPort>; 2],
+    /// The clients of the serial ports.
+    pub(super) hubs: [SerialHub; 2],
     pub(super) ioapic: Option<Arc<Ioapic>>,
     /// Subscribers for the event loop, which are added when the machine runs.
     pub(super) inputs: Vec<Subscriber>,
@@ -93,7 +95,9 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
     let mut port = |index, config: &SerialConfig, irq: u8| {
         serial_port(index, config, line(irq.into())?, wiring, &mut inputs)
     };
-    let serial = [port(0, first, serial::COM1_IRQ)?, port(1, second, serial::COM2_IRQ)?];
+    let (first, first_hub) = port(0, first, serial::COM1_IRQ)?;
+    let (second, second_hub) = port(1, second, serial::COM2_IRQ)?;
+    let (serial, hubs) = ([first, second], [first_hub, second_hub]);
     let pm = Arc::new(PmRegisters::new(line(pm::SCI)?, Arc::clone(&wiring.power)));
 
     let mut buses = Buses::default();
@@ -131,7 +135,7 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
         Ok(())
     })?;
     let terminal = config.serial.contains(&SerialConfig::Stdio);
-    Ok(Platform { buses, pm, serial, ioapic, inputs, terminal })
+    Ok(Platform { buses, pm, serial, hubs, ioapic, inputs, terminal })
 }
 
 /// Adds a device to the buses. An overlap of two devices is a defect of this file, not of a
@@ -146,26 +150,30 @@ pub(super) fn place(
     })
 }
 
-/// Builds the serial port with this index in the configuration.
+/// Builds the serial port with this index in the configuration, and its clients.
 fn serial_port(
     index: usize,
     config: &SerialConfig,
     line: Arc<dyn InterruptLine>,
     wiring: &Wiring<'_>,
     inputs: &mut Vec<Subscriber>,
-) -> Result<Arc<SerialPort>, MachineError> {
+) -> Result<(Arc<SerialPort>, SerialHub), MachineError> {
+    let failed = MachineError::system("serial port");
+    let hub = SerialHub::new().map_err(failed)?;
     let new = |output: SharedOutput| {
-        SerialPort::new(line, output).map(Arc::new).map_err(MachineError::system("serial port"))
+        SerialPort::new(line, hub.output(output))
+            .map(Arc::new)
+            .map_err(MachineError::system("serial port"))
     };
-    match config {
-        SerialConfig::Null => new(Arc::new(Mutex::new(Null))),
+    let port = match config {
+        SerialConfig::Null => new(Arc::new(Mutex::new(Null)))?,
         SerialConfig::File(path) => {
             let file = File::create(path).map_err(|source| MachineError::SerialFile {
                 port: index,
                 path: path.clone(),
                 source,
             })?;
-            new(Arc::new(Mutex::new(FileOutput::new(file))))
+            new(Arc::new(Mutex::new(FileOutput::new(file))))?
         }
         SerialConfig::Stdio => {
             let port = new(Arc::new(Mutex::new(StdoutOutput::new(Arc::clone(wiring.stop)))))?;
@@ -174,7 +182,7 @@ fn serial_port(
                 Arc::clone(&port),
                 Box::new(move |command| escape(command)),
             )));
-            Ok(port)
+            port
         }
         SerialConfig::Socket(path) => {
             let mut server = SocketServer::bind(path)
@@ -182,7 +190,10 @@ fn serial_port(
             let port = new(server.output())?;
             server.connect(Arc::clone(&port));
             inputs.push(Box::new(server));
-            Ok(port)
+            port
         }
-    }
+    };
+    let server = hub.server(Arc::clone(&port)).map_err(MachineError::system("serial port"))?;
+    inputs.push(Box::new(server));
+    Ok((port, hub))
 }

@@ -1,18 +1,21 @@
 //! 16550 serial ports and their host ends: terminal, file, socket, or none.
 
+mod hub;
 mod output;
 mod port;
 mod pump;
+mod replay;
 mod socket;
 mod stdio;
 mod terminal;
 
+pub use hub::SerialHub;
 pub(crate) use output::{FileOutput, Null, Output, SharedOutput, StdoutOutput};
 pub(crate) use port::SerialPort;
 pub(crate) use socket::SocketServer;
 pub use stdio::Escape;
 pub(crate) use stdio::StdioInput;
-pub(crate) use terminal::RawTerminal;
+pub use terminal::RawTerminal;
 
 /// Number of I/O ports of a 16550.
 pub(crate) const PORTS: u16 = 8;

@@ -18,7 +18,11 @@ pub(crate) struct SerialPort {
     registers: Mutex<Registers>,
     output: SharedOutput,
     drained: Arc<EventFd>,
+    watches: DrainedWatches,
 }
+
+/// The events that are signalled when the guest has read all input.
+type DrainedWatches = Arc<Mutex<Vec<Arc<EventFd>>>>;
 
 /// The registers. Transmitted bytes collect in the `Vec`; they are removed before the lock is
 /// released.
@@ -34,16 +38,24 @@ impl Trigger for Line {
     }
 }
 
-/// Signals the input side that the guest has read all input.
-struct Drained(Arc<EventFd>);
+/// Signals the input sides that the guest has read all input.
+struct Drained(DrainedWatches);
+
+impl Drained {
+    fn signal(&self) {
+        for watch in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The write fails only with 2^64 - 2 unread signals, and then one is pending anyway.
+            let _ = watch.write(1);
+        }
+    }
+}
 
 impl SerialEvents for Drained {
     fn buffer_read(&self) {}
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        // The write fails only with 2^64 - 2 unread signals, and then one is pending anyway.
-        let _ = self.0.write(1);
+        self.signal();
     }
 }
 
@@ -61,9 +73,10 @@ impl SerialPort {
         output: SharedOutput,
     ) -> io::Result<SerialPort> {
         let drained = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+        let watches: DrainedWatches = Arc::new(Mutex::new(vec![Arc::clone(&drained)]));
         let registers =
-            Mutex::new(Serial::with_events(Line(line), Drained(Arc::clone(&drained)), Vec::new()));
-        Ok(SerialPort { registers, output, drained })
+            Mutex::new(Serial::with_events(Line(line), Drained(Arc::clone(&watches)), Vec::new()));
+        Ok(SerialPort { registers, output, drained, watches })
     }
 
     /// Restores the reset state. Bytes that the guest has not read are lost, as in a hardware
@@ -71,9 +84,10 @@ impl SerialPort {
     pub(crate) fn reset(&self) {
         let mut registers = self.lock();
         let line = Line(Arc::clone(&registers.interrupt_evt().0));
-        *registers = Serial::with_events(line, Drained(Arc::clone(&self.drained)), Vec::new());
+        let drained = Drained(Arc::clone(&self.watches));
+        *registers = Serial::with_events(line, drained, Vec::new());
         drop(registers);
-        let _ = self.drained.write(1);
+        Drained(Arc::clone(&self.watches)).signal();
     }
 
     /// Returns the free space of the receive buffer in bytes.
@@ -85,6 +99,16 @@ impl SerialPort {
     pub(crate) fn receive(&self, bytes: &[u8]) -> usize {
         // If the interrupt cannot be raised, the bytes stay in the buffer.
         self.lock().enqueue_raw_bytes(bytes).unwrap_or(0)
+    }
+
+    /// Returns a further event like [`SerialPort::drained`], for another input.
+    ///
+    /// # Errors
+    /// No file descriptor is available.
+    pub(crate) fn watch_drained(&self) -> io::Result<Arc<EventFd>> {
+        let watch = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&watch));
+        Ok(watch)
     }
 
     /// Returns the event that is signalled each time the guest has emptied the receive buffer.

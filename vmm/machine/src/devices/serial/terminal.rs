@@ -10,11 +10,11 @@ static HOOKS: Once = Once::new();
 
 /// Standard input in raw mode; dropping it, a panic and `exit` restore the old mode.
 #[derive(Debug)]
-pub(crate) struct RawTerminal(());
+pub struct RawTerminal(());
 
 impl RawTerminal {
     /// Returns whether standard input is a terminal.
-    pub(crate) fn available() -> bool {
+    pub fn available() -> bool {
         // SAFETY: isatty takes a descriptor and accesses no memory.
         unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
     }
@@ -24,7 +24,7 @@ impl RawTerminal {
     ///
     /// # Errors
     /// Standard input is no terminal, or the terminal refuses.
-    pub(crate) fn enter() -> io::Result<RawTerminal> {
+    pub fn enter() -> io::Result<RawTerminal> {
         let mut old = MaybeUninit::uninit();
         // SAFETY: tcgetattr fills the structure or fails.
         if unsafe { libc::tcgetattr(libc::STDIN_FILENO, old.as_mut_ptr()) } != 0 {
