@@ -13,10 +13,12 @@ pub(crate) const NONCE: &str = "{NONCE}";
 
 /// The page's own files, which are part of the program.
 const PAGE: &str = include_str!("../page/console.html");
-const OWN: [(&str, &[u8]); 5] = [
+const OWN: [(&str, &[u8]); 7] = [
     ("console.css", include_bytes!("../page/console.css")),
     ("console.js", include_bytes!("../page/console.js")),
+    ("control.js", include_bytes!("../page/control.js")),
     ("keys.js", include_bytes!("../page/keys.js")),
+    ("screen.js", include_bytes!("../page/screen.js")),
     ("serial.js", include_bytes!("../page/serial.js")),
     ("icon.svg", include_bytes!("../page/icon.svg")),
 ];
@@ -216,7 +218,9 @@ mod tests {
         let (content_type, bytes) = assets.get("lib/xterm/xterm.css").unwrap();
         assert_eq!((content_type, bytes), ("text/css; charset=utf-8", &b"xterm/xterm.css"[..]));
         assert!(assets.get("lib/NOTICE.txt").is_some() && assets.get("console.js").is_some());
-        assert!(assets.get("lib/secret").is_none() && assets.get("lib/novnc/core/a.html").is_none());
+        assert!(
+            assets.get("lib/secret").is_none() && assets.get("lib/novnc/core/a.html").is_none()
+        );
     }
 
     #[test]

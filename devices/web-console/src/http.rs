@@ -82,9 +82,9 @@ fn request(parsed: &httparse::Request<'_, '_>) -> Option<Request> {
         if found.next().is_some() {
             return None;
         }
-        first.map(|header| String::from_utf8(header.value.to_vec()).ok()).map_or(Some(None), |v| {
-            v.map(Some)
-        })
+        first
+            .map(|header| String::from_utf8(header.value.to_vec()).ok())
+            .map_or(Some(None), |v| v.map(Some))
     };
     let has_body = single("transfer-encoding")?.is_some()
         || single("content-length")?.is_some_and(|length| length != "0");

@@ -222,13 +222,12 @@ fn start(stream: TcpStream, shared: &Arc<Shared>) {
     connections.next += 1;
     connections.open.insert(number, handle);
     let serving = Arc::clone(shared);
-    let thread =
-        std::thread::Builder::new().name("web".to_owned()).stack_size(STACK_BYTES).spawn(
-            move || {
-                let _remove = Remove(&serving, number);
-                connection::serve(stream, &serving);
-            },
-        );
+    let thread = std::thread::Builder::new().name("web".to_owned()).stack_size(STACK_BYTES).spawn(
+        move || {
+            let _remove = Remove(&serving, number);
+            connection::serve(stream, &serving);
+        },
+    );
     match thread {
         Ok(thread) => connections.threads.push(thread),
         Err(error) => {

@@ -172,10 +172,10 @@ impl Site {
     }
 }
 
-const NO_SESSION: &str = "You are not logged in here, or your browser was closed. \
-    `synthvm console --link SOCKET` prints a new link.";
-const USED_LINK: &str = "This link has been used, or never existed. \
-    `synthvm console --link SOCKET` prints a new one.";
+const NO_SESSION: &str = "You are not logged in here, or your browser was closed. For a new link, \
+    run `synthvm console --link SOCKET`, or start `synthvm console --web SOCKET` again.";
+const USED_LINK: &str = "This link has been used, or never existed. For a new one, \
+    run `synthvm console --link SOCKET`, or start `synthvm console --web SOCKET` again.";
 
 /// Returns a WebSocket, if the page that opens it is the console's own.
 fn websocket(request: &Request, channel: Channel) -> Answer {
@@ -195,7 +195,8 @@ fn websocket(request: &Request, channel: Channel) -> Answer {
 fn is_loopback_name(host: &str) -> bool {
     const V6: &str = "[::1]";
     // A name of IPv6 has colons of its own.
-    let name_length = if host.starts_with(V6) { V6.len() } else { host.find(':').unwrap_or(host.len()) };
+    let name_length =
+        if host.starts_with(V6) { V6.len() } else { host.find(':').unwrap_or(host.len()) };
     let (name, port) = host.split_at(name_length);
     let digits = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let has_name = name == V6

@@ -102,7 +102,8 @@ fn test_websocket_of_another_origin_is_refused() {
     let own = format!("http://{HOST}");
     let wanted = Answer::WebSocket { channel: Channel::Screen, key: KEY.to_owned() };
     assert_eq!(site.answer(&browser.websocket("screen", &own)), wanted);
-    for origin in ["http://127.0.0.1:8007", "https://127.0.0.1:8006", "http://localhost:8006", "null"]
+    for origin in
+        ["http://127.0.0.1:8007", "https://127.0.0.1:8006", "http://localhost:8006", "null"]
     {
         let answer = site.answer(&browser.websocket("screen", origin));
         assert_eq!(response(answer).status, 403, "{origin}");
