@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use guest_images::cache::{Cache, target_dir};
-use guest_images::{gvnc, qemu, swtpm};
+use guest_images::{chromium, gvnc, qemu, swtpm, web_libraries};
 
 use integration_tests::losses::{Record, Statistics};
 
@@ -52,12 +52,15 @@ impl Arguments {
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    // The tests of image formats compare them with QEMU's; those of the TPM use swtpm,
-    // and those of the display server a VNC client.
+    // The tests of image formats compare them with QEMU's; those of the TPM use swtpm, and those of
+    // the display server a VNC client. Those of the browser console use Chromium, and find the
+    // page's libraries in the cache.
     let cache = Cache::project();
-    let programs = qemu::folder(&cache)
-        .and_then(|qemu| Ok([qemu, swtpm::program(&cache)?, gvnc::program(&cache)?]));
-    let [qemu, swtpm, gvnc] = match programs {
+    let programs = web_libraries::folder(&cache).and_then(|_| {
+        let (qemu, swtpm) = (qemu::folder(&cache)?, swtpm::program(&cache)?);
+        Ok([qemu, swtpm, gvnc::program(&cache)?, chromium::program(&cache)?])
+    });
+    let [qemu, swtpm, gvnc, chromium] = match programs {
         Ok(programs) => programs.map(PathBuf::into_os_string),
         Err(error) => {
             eprintln!("cargo xtask test: {error}");
@@ -66,7 +69,11 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     };
     let earlier = Record::read_all(&arguments.records()).unwrap_or_default();
     let phases = phases(arguments).into_iter().map(|phase| {
-        phase.with(qemu::FOLDER, &qemu).with(swtpm::VARIABLE, &swtpm).with(gvnc::VARIABLE, &gvnc)
+        phase
+            .with(qemu::FOLDER, &qemu)
+            .with(swtpm::VARIABLE, &swtpm)
+            .with(gvnc::VARIABLE, &gvnc)
+            .with(chromium::VARIABLE, &chromium)
     });
     let reports: Vec<Report> = phases.flat_map(|phase| phase.run()).collect();
     let (text, sums) = summary(&reports);

@@ -173,7 +173,12 @@ function showKeyBar(shown) {
 }
 $("keys").addEventListener("click", () => showKeyBar($("key-bar").hidden));
 showKeyBar(isNarrow.matches && matchMedia("(pointer: coarse)").matches);
-setUpKeyBar($("key-bar"), $("typing"), () => screen?.rfb);
+setUpKeyBar(
+  $("key-bar"),
+  $("typing"),
+  () => screen?.rfb,
+  () => (isNarrow.matches && body.dataset.view === "serial" ? serial : null),
+);
 
 $("full-screen").addEventListener("click", async () => {
   try {

@@ -25,14 +25,59 @@ const MODIFIERS = {
   Meta: [KeyTable.XK_Super_L, "MetaLeft"],
 };
 
-/** Connects the bar of keys to the screen that `screen()` returns, if it is connected. */
-export function setUpKeyBar(bar, form, screen) {
+// The same keys on a serial terminal.
+const SEQUENCES = {
+  Escape: "\x1b",
+  Tab: "\t",
+  Enter: "\r",
+  Delete: "\x1b[3~",
+  ArrowLeft: "\x1b[D",
+  ArrowUp: "\x1b[A",
+  ArrowDown: "\x1b[B",
+  ArrowRight: "\x1b[C",
+  F1: "\x1bOP",
+  F2: "\x1bOQ",
+  F8: "\x1b[19~",
+  F12: "\x1b[24~",
+};
+
+/** Returns what a serial terminal sends for a text while modifiers are held. */
+export function serialText(text, modifiers) {
+  const control = (letter) => String.fromCharCode(letter.toUpperCase().charCodeAt(0) & 0x1f);
+  const typed = modifiers.includes("Control") ? text.replace(/[@-_a-z]/g, control) : text;
+  return (modifiers.includes("Alt") ? "\x1b" : "") + typed;
+}
+
+/**
+ * Connects the bar of keys to the screen that `screen()` returns, if it is connected, or to the
+ * serial console, if `serial()` returns it.
+ */
+export function setUpKeyBar(bar, form, screen, serial) {
   const modifiers = [...bar.querySelectorAll("[data-modifier]")];
   const isHeld = (button) => button.getAttribute("aria-pressed") === "true";
-  const hold = (button, held) => {
+  const held = () => modifiers.filter(isHeld).map((button) => button.dataset.modifier);
+  const hold = (button, holds) => {
     const [keysym, code] = MODIFIERS[button.dataset.modifier];
-    button.setAttribute("aria-pressed", String(held));
-    screen()?.sendKey(keysym, code, held);
+    button.setAttribute("aria-pressed", String(holds));
+    if (!serial()) {
+      screen()?.sendKey(keysym, code, holds);
+    }
+  };
+  const press = (name) => {
+    if (serial()) {
+      serial().type(SEQUENCES[name]);
+    } else {
+      screen()?.sendKey(KEYS[name], name);
+    }
+  };
+  const type = (text) => {
+    if (serial()) {
+      serial().type(serialText(text, held()));
+      return;
+    }
+    for (const character of text) {
+      screen()?.sendKey(keysyms.lookup(character.codePointAt(0)), null);
+    }
   };
   // A modifier is for one key, as on a phone's own keyboard.
   const release = () => modifiers.filter(isHeld).forEach((button) => hold(button, false));
@@ -42,19 +87,17 @@ export function setUpKeyBar(bar, form, screen) {
   }
   for (const button of bar.querySelectorAll("[data-key]")) {
     button.addEventListener("click", () => {
-      screen()?.sendKey(KEYS[button.dataset.key], button.dataset.key);
+      press(button.dataset.key);
       release();
     });
   }
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const input = form.querySelector("input");
-    for (const character of input.value) {
-      screen()?.sendKey(keysyms.lookup(character.codePointAt(0)), null);
-    }
+    type(input.value);
     // With a modifier the text is a shortcut, not a line.
-    if (!modifiers.some(isHeld)) {
-      screen()?.sendKey(KEYS.Enter, "Enter");
+    if (held().length === 0) {
+      press("Enter");
     }
     release();
     input.value = "";

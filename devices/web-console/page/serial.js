@@ -2,7 +2,10 @@
 
 // The guest does not know the size of a serial terminal, and assumes this many columns.
 const COLUMNS = 80;
-const FONT_SIZES = { min: 7, max: 14 };
+const FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace";
+// The scroll bar and the padding.
+const MARGIN = 32;
+const FONT_SIZES = { min: 6, max: 14 };
 const RETRY_MS = 2000;
 
 const THEMES = {
@@ -51,8 +54,11 @@ export class Serial {
     this.ended = false;
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     const theme = () => (scheme.matches ? THEMES.dark : THEMES.light);
+    const context = document.createElement("canvas").getContext("2d");
+    context.font = `100px ${FONT}`;
+    this.widthOfCharacter = context.measureText("W").width / 100;
     this.terminal = new window.Terminal({
-      fontFamily: "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace",
+      fontFamily: FONT,
       fontSize: FONT_SIZES.max,
       scrollback: 5000,
       cursorBlink: false,
@@ -65,25 +71,22 @@ export class Serial {
     this.terminal.open(element);
     this.terminal.textarea.setAttribute("aria-label", "Serial console, input");
     new ResizeObserver(() => this.resize()).observe(element);
-    const encoder = new TextEncoder();
-    this.terminal.onData((text) => this.send(encoder.encode(text)));
+    this.terminal.onData((text) => this.type(text));
     this.terminal.onBinary((text) => this.send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
     this.connect();
   }
 
   /** Chooses the font so that a line of the guest fits, and as many rows as there is space for. */
   resize() {
-    if (!this.element.clientWidth || !this.element.clientHeight) {
+    const { clientWidth: width, clientHeight: height } = this.element;
+    if (!width || !height) {
       return;
     }
-    let size = FONT_SIZES.max;
-    for (; size >= FONT_SIZES.min; size -= 0.5) {
-      this.terminal.options.fontSize = size;
-      if ((this.fit.proposeDimensions()?.cols ?? COLUMNS) >= COLUMNS) {
-        break;
-      }
-    }
-    this.fit.fit();
+    const { min, max } = FONT_SIZES;
+    const fitting = (width - MARGIN) / COLUMNS / this.widthOfCharacter;
+    this.terminal.options.fontSize = Math.min(max, Math.max(min, Math.floor(fitting * 4) / 4));
+    // A terminal that was hidden measures its font when it has been seen for a frame.
+    requestAnimationFrame(() => requestAnimationFrame(() => this.fit.fit()));
   }
 
   connect() {
@@ -105,6 +108,11 @@ export class Serial {
         setTimeout(() => this.connect(), RETRY_MS);
       }
     });
+  }
+
+  /** Sends a text to the guest. */
+  type(text) {
+    this.send(new TextEncoder().encode(text));
   }
 
   send(bytes) {

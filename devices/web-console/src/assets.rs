@@ -60,7 +60,10 @@ pub enum LibrariesError {
         cause: std::io::Error,
     },
     /// The named folder is not one of `cargo xtask web-libraries`.
-    #[error("{}: {cause}; `cargo xtask web-libraries` prints a folder that can be used", .path.display())]
+    #[error(
+        "{}: {cause}; `cargo xtask web-libraries` prints a folder that can be used",
+        .path.display()
+    )]
     Unusable {
         /// The folder.
         path: PathBuf,

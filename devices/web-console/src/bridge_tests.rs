@@ -113,7 +113,8 @@ proptest! {
         answer in prop::collection::vec(any::<u8>(), 0..2000),
         budgets in prop::collection::vec(1_usize..200, 1..6),
     ) {
-        let sent: Vec<Message> = messages.iter().map(|part| Message::binary(part.clone())).collect();
+        let sent = messages.iter().map(|part| Message::binary(part.clone()));
+        let sent: Vec<Message> = sent.collect();
         let mut bridge = bridge(End::new(&as_browser(&sent)), End::new(&answer));
         prop_assert_eq!(run_with(&mut bridge, &budgets).unwrap(), Progress::Nothing);
         prop_assert_eq!(&bridge.stream.output, &messages.concat());

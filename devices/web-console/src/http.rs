@@ -203,6 +203,8 @@ fn reason(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn whole(text: &str) -> Request {
@@ -275,5 +277,42 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
         assert!(text.contains("Content-Length: 3\r\n") && text.ends_with("\r\n\r\nno\n"));
         assert!(text.contains("Cache-Control: no-store\r\n"));
+    }
+
+    proptest! {
+        /// A head with one change is interpreted or refused, and what decides about access is what
+        /// was sent.
+        #[test]
+        fn test_parse_any_change_of_a_head_keeps_to_what_was_sent(
+            at in 0_usize..200,
+            removed in 0_usize..40,
+            added in prop::collection::vec(
+                prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b':'), Just(b' ')],
+                0..20,
+            ),
+        ) {
+            let mut text = b"GET /s/1/screen HTTP/1.1\r\nHost: localhost:80\r\n\
+                Origin: http://localhost:80\r\nCookie: synthvm=1\r\nUpgrade: websocket\r\n\
+                Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".to_vec();
+            let at = at.min(text.len());
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, added);
+            if let Head::Whole(request) = parse(&text) {
+                let sent = |part: &str| text.windows(part.len()).any(|one| one == part.as_bytes());
+                prop_assert!(request.path.starts_with('/') && sent(&request.path));
+                prop_assert!(sent(&request.host));
+                prop_assert!(request.origin.is_none_or(|origin| sent(&origin)));
+                prop_assert!(request.cookies.iter().all(|cookie| sent(cookie)));
+                prop_assert!(request.websocket_key.is_none_or(|key| key.len() == 24));
+            }
+        }
+
+        #[test]
+        fn test_parse_any_bytes_never_panics(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let _ = parse(&bytes);
+        }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) const MAX_CONNECTIONS: usize = 48;
 pub(crate) const MAX_WEBSOCKETS: usize = 30;
 
 /// Stack of a connection's thread.
-const STACK_BYTES: usize = 256 << 10;
+const STACK_BYTES: usize = 1 << 20;
 
 /// The browser console of one machine: a listening socket on a loopback address and its
 /// connections. Dropping it ends all of them.
@@ -70,7 +70,6 @@ struct Connections {
     next: u64,
     websockets: usize,
     open: BTreeMap<u64, TcpStream>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// Checks that only users of this machine can reach an address.
@@ -135,16 +134,12 @@ impl Drop for WebConsole {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
-        let threads = {
-            let mut connections = self.shared.lock();
-            connections.stopped = true;
-            for stream in connections.open.values() {
-                let _ = stream.shutdown(std::net::Shutdown::Both);
-            }
-            std::mem::take(&mut connections.threads)
-        };
-        for thread in threads {
-            let _ = thread.join();
+        let mut connections = self.shared.lock();
+        connections.stopped = true;
+        // The threads end by themselves. One may wait for a file of the machine, and must not hold
+        // up the end of the program, so they are not joined.
+        for stream in connections.open.values() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
 }
@@ -209,10 +204,6 @@ fn accept(listener: &TcpListener, epoll: &Epoll, shared: &Arc<Shared>) {
 /// Starts the thread of a connection, or closes it if there are too many.
 fn start(stream: TcpStream, shared: &Arc<Shared>) {
     let mut connections = shared.lock();
-    // Ended threads are joined here, so their number is bounded too.
-    let (ended, running) =
-        std::mem::take(&mut connections.threads).into_iter().partition(JoinHandle::is_finished);
-    connections.threads = running;
     if connections.open.len() >= MAX_CONNECTIONS || connections.stopped {
         debug!("browser console: {MAX_CONNECTIONS} connections exist; another one was closed");
         return;
@@ -228,16 +219,9 @@ fn start(stream: TcpStream, shared: &Arc<Shared>) {
             connection::serve(stream, &serving);
         },
     );
-    match thread {
-        Ok(thread) => connections.threads.push(thread),
-        Err(error) => {
-            warn!("browser console: {error}");
-            connections.open.remove(&number);
-        }
-    }
-    drop(connections);
-    for thread in ended {
-        let _: Result<(), _> = thread.join();
+    if let Err(error) = thread {
+        warn!("browser console: {error}");
+        connections.open.remove(&number);
     }
 }
 

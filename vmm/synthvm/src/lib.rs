@@ -11,6 +11,7 @@ pub mod networks;
 pub mod services;
 pub mod trace;
 pub mod vsock;
+pub mod web;
 
 /// The guest of storvsp's tests, for tests that need requests in flight.
 #[cfg(test)]

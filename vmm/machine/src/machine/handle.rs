@@ -30,6 +30,18 @@ pub enum MachineState {
     Ended,
 }
 
+impl std::fmt::Display for MachineState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            MachineState::Created => "created",
+            MachineState::Running => "running",
+            MachineState::Paused => "paused",
+            MachineState::Resetting => "resetting",
+            MachineState::Ended => "ended",
+        })
+    }
+}
+
 const STATES: [MachineState; 5] = [
     MachineState::Created,
     MachineState::Running,

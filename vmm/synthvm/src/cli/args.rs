@@ -1,12 +1,14 @@
 //! The grammar of the command line. `config` interprets the flags' values; this module only
 //! separates them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
 use synthvm_images::Format;
 
+use super::console::DetachKey;
 use super::service_args::{
     CopyToArgs, FreezeArgs, IpArgs, KvpArgs, ShutdownArgs, StatusArgs, ThawArgs, TimeSyncArgs,
 };
@@ -49,6 +51,8 @@ pub(super) enum Command {
     Disk(DiskArgs),
     /// Takes the link of a running machine's network card down, or up again
     Net(NetArgs),
+    /// Connects this terminal, or a browser, to a running machine's consoles
+    Console(ConsoleArgs),
     /// Writes the picture of a running machine's screen to a PNG file
     Screenshot(ScreenshotArgs),
     /// Presses and releases keys of a running machine's keyboard
@@ -200,10 +204,15 @@ pub(super) struct RunArgs {
     net: Vec<String>,
 
     /// Screen, keyboard and mouse: none, headless (for synthvm screenshot, send-keys, type and
-    /// pointer), vnc=unix:PATH, or vnc=127.0.0.1:PORT with password-file=FILE [default: none];
+    /// pointer), vnc=unix:PATH, vnc=127.0.0.1:PORT with password-file=FILE, or web=127.0.0.1:PORT (a page
+    /// for browsers, whose link is printed; port 0: any free port) [default: none];
     /// keys: mode, resolution=WIDTHxHEIGHT [default: 1024x768], vnc, password-file,
-    /// view-password-file, tls-cert, tls-key. May be given several times
-    #[arg(long, value_name = "none|headless|vnc=ADDRESS", help_heading = "Consoles and control")]
+    /// view-password-file, tls-cert, tls-key, web. May be given several times
+    #[arg(
+        long,
+        value_name = "none|headless|vnc=ADDRESS|web=ADDRESS",
+        help_heading = "Consoles and control"
+    )]
     display: Vec<String>,
     /// Integration services for the guest: default (all but copy), all, none, or a list of
     /// shutdown, time-sync, heartbeat, kvp, vss, copy [default: default]
@@ -573,6 +582,52 @@ pub(super) struct PointerArgs {
     /// Steps of the wheel; positive away from the user
     #[arg(long, value_name = "STEPS", default_value_t = 0, allow_negative_numbers = true)]
     pub(super) wheel: i16,
+}
+
+const CONSOLE_EXAMPLES: &str = "\
+Examples:
+  The serial console in this terminal; Ctrl-] leaves:
+    synthvm console vm.sock
+  Screen and serial console in a browser, by the link that is printed:
+    synthvm console --web vm.sock
+  The same from another machine:
+    ssh -L 8006:127.0.0.1:8006 HOST synthvm console --web=127.0.0.1:8006 vm.sock";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = CONSOLE_EXAMPLES)]
+pub(super) struct ConsoleArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The serial port: 1 or 2
+    #[arg(
+        long,
+        value_name = "1|2",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=2)
+    )]
+    pub(super) port: u8,
+    /// The key that leaves the console: ^A to ^Z, ^[, ^\, ^], ^^, ^_, ^@, or none
+    #[arg(long, value_name = "KEY", default_value = "^]")]
+    pub(super) detach_key: DetachKey,
+    /// Serves a page with screen and serial console, prints its link, and runs until the machine
+    /// ends or you press Ctrl-C; ADDRESS is a loopback address, port 0 any free port
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "127.0.0.1:0",
+        conflicts_with_all = ["port", "detach_key"]
+    )]
+    pub(super) web: Option<SocketAddr>,
+    /// Folder with noVNC and xterm.js, in place of those in this program (`cargo xtask
+    /// web-libraries` makes one)
+    #[arg(long, value_name = "FOLDER", requires = "web")]
+    pub(super) web_libraries: Option<PathBuf>,
+    /// Prints a new link to the page of a machine that has --display web=ADDRESS
+    #[arg(long, conflicts_with_all = ["web", "port", "detach_key"])]
+    pub(super) link: bool,
 }
 
 const IMAGE_EXAMPLES: &str = "\

@@ -8,9 +8,11 @@ use std::time::Duration;
 use synthvm_machine::unix_socket::ListeningSocket;
 use synthvm_machine::{self as machine, Machine};
 use synthvm_tpm::Emulator;
+use synthvm_web_console::Libraries;
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
+use super::console::start_web;
 use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
 use super::test_device;
@@ -33,6 +35,8 @@ pub(super) struct Opened {
     pub(super) vnc: Option<Vnc>,
     pub(super) trace: Option<TraceFile>,
     pub(super) vsock: Option<ListeningSocket>,
+    /// The libraries of the browser console, if there is one.
+    pub(super) web: Option<Libraries>,
 }
 
 /// Builds the machine, runs it until it ends and returns its exit status.
@@ -41,7 +45,7 @@ pub(super) fn launch(
     opened: Opened,
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
-    let Opened { disks, networks, tpm, vnc, trace, vsock } = opened;
+    let Opened { disks, networks, tpm, vnc, trace, vsock, web } = opened;
     let mut machine = Machine::build(&config.machine())?;
     let internal = |what: &str, error: &dyn std::fmt::Display| {
         Failure::text(Exit::Internal, format!("{what}: {error}"))
@@ -85,6 +89,7 @@ pub(super) fn launch(
         display,
         vsock,
         services: services.clone(),
+        serial: Some(machine.serial_hubs().clone()),
         memory_bytes: config.memory.size.bytes(),
         resets,
     });
@@ -94,8 +99,12 @@ pub(super) fn launch(
         let watch = ClockWatch::new(services).map_err(failed)?;
         machine.events().add(Box::new(watch)).map_err(failed)?;
     }
+    if let (Some(address), Some(libraries)) = (config.display.web, web) {
+        start_web(address, config, libraries, &target)?;
+    }
 
     let end = machine.run();
+    target.end_web();
     target.ends();
     // No vCPU runs from here on: close the rings, then flush the guest's writes to storage.
     bus.reset();

@@ -4,6 +4,7 @@ mod advice;
 mod args;
 mod backup;
 mod commands;
+mod console;
 mod copy;
 mod disk;
 mod display;
@@ -54,6 +55,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Control(control) => commands::control(&control),
         Command::Disk(disk) => disk::disk(disk.verb),
         Command::Net(net) => network::net(&net),
+        Command::Console(args) => console::console(&args),
         Command::Screenshot(args) => display::screenshot(&args),
         Command::SendKeys(args) => display::send_keys(&args),
         Command::Type(args) => display::type_text(&args),

@@ -5,6 +5,7 @@ use synthvm_machine::{BootSource, FirmwareSource, MachineError, MsvmSource};
 
 use super::args::RunArgs;
 use super::commands::print;
+use super::console::libraries;
 use super::exit::{Exit, Failure};
 use super::launch::{Opened, launch, open_disks};
 use super::network::open_networks;
@@ -32,6 +33,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let networks = open_networks(&config)?;
     let tpm = start_tpm(&config)?;
     let vnc = Vnc::open(&config.display).map_err(|error| Failure::new(Exit::Input, &error))?;
+    let web = config.display.web.map(|_| libraries(None)).transpose()?;
     let trace = args.trace_bus.as_deref().map(create_trace).transpose()?;
     // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
@@ -41,7 +43,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, Opened { disks, networks, tpm, vnc, trace, vsock }, control)
+    launch(&config, Opened { disks, networks, tpm, vnc, trace, vsock, web }, control)
 }
 
 /// Checks the content of the kernel and of the firmware.

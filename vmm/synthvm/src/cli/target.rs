@@ -1,21 +1,24 @@
 //! The access of the control socket and the stop signals to a running machine.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use synthvm_machine::MachineHandle;
+use synthvm_display::Security;
+use synthvm_machine::{MachineHandle, SerialHub};
 use synthvm_net::LinkState;
 use synthvm_storvsp::DiskReport;
 use synthvm_tpm::TpmDevice;
+use synthvm_web_console::WebConsole;
 use vmbus_gpadl::leaked_address_space;
 use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
 use super::watchdog::{TIMEOUT, Waiting, Watchdog};
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
-use crate::control::{ControlTarget, DiskPlace, Responder, StopReason};
+use crate::control::{ControlTarget, DiskPlace, Responder, StopReason, StreamKind};
 use crate::disks::DiskSet;
 use crate::display::{Display, PointerRequest, ScreenSize};
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
@@ -33,6 +36,8 @@ pub(super) struct Parts {
     pub(super) display: Option<Display>,
     pub(super) vsock: Option<Vsock>,
     pub(super) services: GuestServices,
+    /// The clients of the serial ports.
+    pub(super) serial: Option<[SerialHub; 2]>,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -44,6 +49,7 @@ pub(super) struct Target {
     watch: Mutex<Watch>,
     timeout: Duration,
     give_up: fn(String),
+    web: Mutex<Option<WebConsole>>,
 }
 
 /// The shutdown watchdog of a machine.
@@ -66,7 +72,15 @@ impl Target {
     fn with_watchdog(parts: Parts, timeout: Duration, give_up: fn(String)) -> Arc<Self> {
         let (started, stopped) = (Instant::now(), Mutex::default());
         let watch = Mutex::new(Watch::NotYet);
-        let target = Arc::new(Target { parts, started, stopped, watch, timeout, give_up });
+        let target = Arc::new(Target {
+            parts,
+            started,
+            stopped,
+            watch,
+            timeout,
+            give_up,
+            web: Mutex::default(),
+        });
         // The hook covers every source of the stop, even while the main thread is blocked.
         let stopped = Arc::downgrade(&target);
         target.parts.handle.set_stop_hook(Box::new(move || {
@@ -96,6 +110,25 @@ impl Target {
     fn display(&self) -> Result<&Display, String> {
         let missing = "the machine has no display; start it with --display headless";
         self.parts.display.as_ref().ok_or_else(|| missing.to_owned())
+    }
+
+    /// Returns the clients of serial port 1 or 2.
+    fn hub(&self, number: u8) -> Result<&SerialHub, String> {
+        let index = usize::from(number).checked_sub(1);
+        let hub = index.and_then(|index| self.parts.serial.as_ref()?.get(index));
+        hub.ok_or_else(|| format!("there is no serial port {number}; there are 1 and 2"))
+    }
+
+    /// Keeps the browser console until [`Target::end_web`].
+    pub(super) fn set_web(&self, web: WebConsole) {
+        *self.web.lock().unwrap_or_else(PoisonError::into_inner) = Some(web);
+    }
+
+    /// Ends the browser console. Its threads call this target, so it must not be the target's drop
+    /// that ends them.
+    pub(super) fn end_web(&self) {
+        let web = self.web.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(web);
     }
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
@@ -139,6 +172,7 @@ impl ControlTarget for Target {
                 leaked_bytes: u64::try_from(leaked_address_space()).unwrap_or(u64::MAX),
                 resets: parts.resets.load(Ordering::Relaxed),
                 first_run_us: parts.handle.first_run_us(),
+                state: parts.handle.state().to_string(),
             },
             disks: disks.collect(),
             tpm: parts.tpm.as_ref().map(|tpm| inspect::tpm(tpm.report())),
@@ -171,6 +205,47 @@ impl ControlTarget for Target {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.parts.handle.stop();
         Ok(())
+    }
+
+    fn pause(&self) -> Result<(), String> {
+        self.parts.handle.pause();
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), String> {
+        self.parts.handle.resume();
+        Ok(())
+    }
+
+    fn check_stream(&self, kind: StreamKind) -> Result<(), String> {
+        match kind {
+            StreamKind::Screen => self.display().map(|_| ()),
+            StreamKind::Serial(number) => match self.hub(number)?.has_room() {
+                true => Ok(()),
+                false => Err(format!("serial port {number} has too many clients already")),
+            },
+        }
+    }
+
+    fn open_stream(&self, kind: StreamKind, stream: UnixStream) -> Result<(), String> {
+        match kind {
+            StreamKind::Screen => {
+                self.display()?.server().add_viewer(stream, Security::none());
+                Ok(())
+            }
+            StreamKind::Serial(number) => {
+                self.hub(number)?.attach(stream).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn web_link(&self) -> Result<String, String> {
+        match &*self.web.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(web) => web.new_link().map_err(|error| error.to_string()),
+            None => Err("the machine has no browser console of its own; start it with \
+                         --display web=127.0.0.1:PORT, or use synthvm console --web"
+                .to_owned()),
+        }
     }
 
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
@@ -261,6 +336,7 @@ mod tests {
                     display: None,
                     vsock: None,
                     services: GuestServices::default(),
+                    serial: None,
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -321,7 +397,8 @@ mod tests {
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
         let networks = NetworkSet::default();
-        let (tpm, display, vsock, resets) = (None, None, None, Arc::default());
+        let (tpm, display, serial, vsock) = (None, None, None, None);
+        let resets = Arc::default();
         let (services, memory_bytes) = (GuestServices::default(), 0);
         let parts = Parts {
             handle,
@@ -330,6 +407,7 @@ mod tests {
             networks,
             tpm,
             display,
+            serial,
             vsock,
             services,
             memory_bytes,

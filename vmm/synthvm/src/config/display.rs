@@ -1,11 +1,13 @@
 //! The display: screen, keyboard and mouse.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use synthvm_video::protocol::Resolution;
+use synthvm_web_console::check_address;
 
 use super::de::optional_host_path;
 use super::node::Bare;
@@ -41,6 +43,9 @@ pub struct DisplayConfig {
     /// The PEM file of the certificate's key.
     #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
     pub tls_key: Option<PathBuf>,
+    /// The loopback address of the page for browsers. Absent: none. With it there are the devices.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read_address")]
+    pub web: Option<SocketAddr>,
 }
 
 impl Default for DisplayConfig {
@@ -53,6 +58,7 @@ impl Default for DisplayConfig {
             view_password_file: None,
             tls_cert: None,
             tls_key: None,
+            web: None,
         }
     }
 }
@@ -86,4 +92,17 @@ fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Resolution, D::Err
     let resolution = Resolution::from_str(&text).map_err(serde::de::Error::custom)?;
     resolution.check(VIDEO_MEMORY_BYTES as u64).map_err(serde::de::Error::custom)?;
     Ok(resolution)
+}
+
+/// Reads an address to which users of this machine only can connect.
+fn read_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = SocketAddr::from_str(&text).map_err(|_| {
+        let message = format!("`{text}` is no address with a port, such as 127.0.0.1:8006");
+        serde::de::Error::custom(message)
+    })?;
+    check_address(address).map_err(serde::de::Error::custom)?;
+    Ok(Some(address))
 }

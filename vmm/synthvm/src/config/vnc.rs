@@ -53,9 +53,19 @@ pub(super) fn expand_address(root: &mut Node) {
     node.value = Value::Table(vec![Entry { key: kind.to_owned(), node: value }]);
 }
 
-/// Completes and checks the display: a VNC server brings its devices.
+/// Completes and checks the display: a server of the screen brings its devices.
 pub(super) fn complete(display: &mut DisplayConfig, root: &Node) -> Result<(), String> {
     let has_mode = root.get("display").is_some_and(|node| node.get("mode").is_some());
+    let is_served = display.vnc.is_some() || display.web.is_some();
+    match (display.mode, has_mode) {
+        (DisplayMode::None, true) if is_served => {
+            return Err(
+                "a VNC server or a page for browsers shows a screen; leave `none` out".into()
+            );
+        }
+        (DisplayMode::None, false) if is_served => display.mode = DisplayMode::Headless,
+        _ => {}
+    }
     let Some(address) = &display.vnc else {
         let keys = [
             ("password-file", &display.password_file),
@@ -68,13 +78,6 @@ pub(super) fn complete(display: &mut DisplayConfig, root: &Node) -> Result<(), S
             Err(format!("`{key}` is for a VNC server; add vnc=unix:PATH or vnc=127.0.0.1:PORT"))
         });
     };
-    match (display.mode, has_mode) {
-        (DisplayMode::None, true) => {
-            return Err("a VNC server shows a screen; leave `none` out".into());
-        }
-        (DisplayMode::None, false) => display.mode = DisplayMode::Headless,
-        (DisplayMode::Headless, _) => {}
-    }
     if display.tls_cert.is_some() != display.tls_key.is_some() {
         return Err("TLS needs both tls-cert=FILE and tls-key=FILE".into());
     }

@@ -37,6 +37,11 @@ impl ClientError {
     pub fn cause(&self) -> Option<Cause> {
         self.cause
     }
+
+    /// Returns the message without the socket.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 /// A connection to a running machine.
@@ -118,6 +123,33 @@ impl Client {
             Ok(_) => true,
             Err(error) => is_set && error.kind() == io::ErrorKind::ConnectionReset,
         }
+    }
+
+    /// Sends a request for a stream, and returns this connection as that stream, blocking and without
+    /// timeouts.
+    ///
+    /// # Errors
+    /// The errors of [`Client::request`].
+    pub fn into_stream(mut self, request: &Request) -> Result<UnixStream, ClientError> {
+        // The stream's bytes follow the answer immediately: a buffer must not take any of them.
+        let path = self.path.clone();
+        let fail = |error: &io::Error| ClientError {
+            path: path.clone(),
+            message: explain(error, TIMEOUT),
+            cause: None,
+        };
+        self.stream = BufReader::with_capacity(1, self.stream.into_inner());
+        let reply = self.exchange(request, TIMEOUT).map_err(|error| fail(&error))?;
+        if !reply.ok {
+            let message = reply.error.unwrap_or_else(|| "refused".to_owned());
+            return Err(ClientError { path, message, cause: reply.cause });
+        }
+        let stream = self.stream.into_inner();
+        let blocking = stream
+            .set_read_timeout(None)
+            .and_then(|()| stream.set_write_timeout(None))
+            .and_then(|()| stream.set_nonblocking(false));
+        blocking.map(|()| stream).map_err(|error| fail(&error))
     }
 
     fn exchange(&mut self, request: &Request, timeout: Duration) -> io::Result<Reply> {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use super::StreamKind;
 use super::jobs::{Jobs, Pending};
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request, perform};
 use super::responder::{Answer, Hold};
@@ -30,6 +31,19 @@ pub(super) struct Connection {
     holds: VecDeque<Hold>,
     /// No more requests will be read; the connection ends after the last answer is sent.
     ending: bool,
+    /// The connection becomes this stream after the last answer is sent.
+    stream_kind: Option<StreamKind>,
+}
+
+/// The state of a connection after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It waits for these events.
+    Waits(Wants),
+    /// It becomes a stream.
+    Becomes(StreamKind),
+    /// It has ended.
+    Over,
 }
 
 /// The readiness events that a connection waits for.
@@ -50,6 +64,7 @@ impl Connection {
             pending: None,
             holds: VecDeque::new(),
             ending: false,
+            stream_kind: None,
         })
     }
 
@@ -57,21 +72,35 @@ impl Connection {
         self.stream.as_raw_fd()
     }
 
-    /// Makes as much progress as possible without waiting. Returns `None` if the connection has
-    /// ended.
+    /// Returns the client's stream, which is non-blocking.
+    pub(super) fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
+    /// Makes as much progress as possible without waiting.
     ///
     /// Reads at most one chunk and answers at most one request, so that a busy client does not
     /// starve other subscribers of the event loop.
-    pub(super) fn turn(&mut self, jobs: &Jobs) -> Option<Wants> {
-        self.send().ok()?;
+    pub(super) fn turn(&mut self, jobs: &Jobs) -> Turn {
+        self.progress(jobs).unwrap_or(Turn::Over)
+    }
+
+    fn progress(&mut self, jobs: &Jobs) -> io::Result<Turn> {
+        self.send()?;
         if self.wants().read {
-            self.receive().ok()?;
+            self.receive()?;
         }
         self.answer_one(jobs);
-        self.send().ok()?;
-        let over =
-            self.ending && self.waiting.is_empty() && self.pending.is_none() && !self.has_request();
-        (!over).then(|| self.wants())
+        self.send()?;
+        Ok(match self.stream_kind {
+            Some(kind) if self.waiting.is_empty() => Turn::Becomes(kind),
+            None if self.is_over() => Turn::Over,
+            _ => Turn::Waits(self.wants()),
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.ending && self.waiting.is_empty() && self.pending.is_none() && !self.has_request()
     }
 
     /// Returns whether the last request is in progress. Until it ends nothing more is read, so a
@@ -87,6 +116,9 @@ impl Connection {
         // A socket is nearly always writable: write interest causes the next call for a request
         // that has already been received.
         let write = (has_request && !busy) || !self.waiting.is_empty();
+        if self.stream_kind.is_some() {
+            return Wants { read: false, write: true };
+        }
         Wants { read: !self.ending && !full && !busy && !has_request, write }
     }
 
@@ -119,7 +151,7 @@ impl Connection {
                 self.holds.pop_front();
             }
         }
-        if self.waiting.len() >= MAX_WAITING_BYTES {
+        if self.waiting.len() >= MAX_WAITING_BYTES || self.stream_kind.is_some() {
             return;
         }
         match self.received.iter().position(|byte| *byte == b'\n') {
@@ -129,6 +161,9 @@ impl Connection {
                     match Request::parse(line) {
                         Ok(Request::Service { request }) => {
                             self.pending = Some(jobs.ask_guest(*request));
+                        }
+                        Ok(request) if request.stream().is_some() => {
+                            self.open_stream(&request, end, jobs);
                         }
                         Ok(request) if request.waits() => self.pending = Some(jobs.start(request)),
                         Ok(request) => self.waiting.extend(perform(request, jobs.target()).line()),
@@ -145,6 +180,23 @@ impl Connection {
                 self.ending = true;
             }
         }
+    }
+
+    /// Answers a request for a stream, which ends at `end`.
+    fn open_stream(&mut self, request: &Request, end: usize, jobs: &Jobs) {
+        // Bytes that were sent before the answer may be more requests or the stream's first bytes.
+        if self.received.len() > end + 1 {
+            let message = "wait for the answer before you send more: the connection may become a \
+                           stream";
+            self.waiting.extend(Reply::refused(message).line());
+            self.ending = true;
+            return;
+        }
+        let reply = perform(request.clone(), jobs.target());
+        if reply.ok {
+            self.stream_kind = request.stream();
+        }
+        self.waiting.extend(reply.line());
     }
 
     fn send(&mut self) -> io::Result<()> {

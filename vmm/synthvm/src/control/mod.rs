@@ -12,6 +12,7 @@ mod responder;
 mod server;
 mod stop;
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use synthvm_net::LinkState;
@@ -22,10 +23,11 @@ use crate::inspect::InspectReport;
 use crate::services::ServiceRequest;
 
 pub use client::{Client, ClientError};
+pub(crate) use protocol::perform;
 pub use protocol::{Cause, DiskPlace, MAX_REQUEST_BYTES, Reply, Request};
 pub use responder::{Hold, Responder};
 pub use server::{ControlServer, MAX_CLIENTS};
-pub use stop::{StopSignals, block_stop_signals};
+pub use stop::{StopSignal, StopSignals, block_stop_signals, stop_signals};
 
 /// The reason to stop a machine without its guest's consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,15 @@ pub enum StopReason {
     Requested,
     /// A signal arrived, and the guest did not power down in time, or a second signal arrived.
     Signal(i32),
+}
+
+/// What a client's connection can become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// The bytes of a serial port: 1 or 2.
+    Serial(u8),
+    /// The screen, by RFB, without a password.
+    Screen,
 }
 
 /// The operations of the control socket and the stop signals on a machine. They are called on the
@@ -62,6 +73,36 @@ pub trait ControlTarget: Send + Sync {
     /// # Errors
     /// Returns the cause.
     fn stop(&self, reason: StopReason) -> Result<(), String>;
+
+    /// Stops the vCPUs. A repeated call is no error.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn pause(&self) -> Result<(), String>;
+
+    /// Lets the vCPUs run again. A repeated call is no error.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn resume(&self) -> Result<(), String>;
+
+    /// Returns whether [`ControlTarget::open_stream`] would take a stream.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn check_stream(&self, kind: StreamKind) -> Result<(), String>;
+
+    /// Takes over a client's connection. The connection ends if that fails.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn open_stream(&self, kind: StreamKind, stream: UnixStream) -> Result<(), String>;
+
+    /// Returns a new link to the browser console.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn web_link(&self) -> Result<String, String>;
 
     /// Adds a disk to a controller, and notifies the guest.
     ///

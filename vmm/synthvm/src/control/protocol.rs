@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use synthvm_net::LinkState;
 
-use super::{ControlTarget, StopReason};
+use super::{ControlTarget, StopReason, StreamKind};
 use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 use crate::display::PointerRequest;
 use crate::inspect::metrics;
@@ -32,6 +32,21 @@ pub enum Request {
     Reset {},
     /// Stop the machine without asking the guest.
     Stop {},
+    /// Stop the vCPUs between two instructions.
+    Pause {},
+    /// Let the vCPUs run again.
+    Resume {},
+    /// Turn this connection into a stream of the serial port's bytes, once the answer was sent.
+    OpenSerial {
+        /// The port: 1 or 2.
+        #[serde(default = "first_port")]
+        port: u8,
+    },
+    /// Turn this connection into a stream to the screen (RFB, without a password), once the answer
+    /// was sent.
+    OpenScreen {},
+    /// Return a new link to the machine's browser console, as a text.
+    WebLink {},
     /// Add a disk to a controller of the running machine. Returns a [`DiskPlace`].
     DiskAdd {
         /// The disk, as under `[[disk]]` in a machine's file; its path is absolute.
@@ -113,6 +128,10 @@ pub enum Request {
     },
 }
 
+fn first_port() -> u8 {
+    1
+}
+
 /// The address of a disk that was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskPlace {
@@ -127,7 +146,8 @@ pub struct DiskPlace {
 /// The names of all requests, for messages.
 const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, \
     disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link, screenshot, \
-    send-keys, type-text, pointer, service";
+    send-keys, type-text, pointer, pause, resume, open-serial, open-screen, web-link, \
+    service";
 
 impl Request {
     /// Reads a request.
@@ -142,6 +162,15 @@ impl Request {
         })
     }
 
+    /// Returns the stream that the request asks for.
+    pub(super) fn stream(&self) -> Option<StreamKind> {
+        match self {
+            Request::OpenSerial { port } => Some(StreamKind::Serial(*port)),
+            Request::OpenScreen {} => Some(StreamKind::Screen),
+            _ => None,
+        }
+    }
+
     /// Returns whether the request may wait for a file or for the guest.
     pub(super) fn waits(&self) -> bool {
         match self {
@@ -151,6 +180,11 @@ impl Request {
             | Request::PowerButton {}
             | Request::Reset {}
             | Request::Stop {}
+            | Request::Pause {}
+            | Request::Resume {}
+            | Request::OpenSerial { .. }
+            | Request::OpenScreen {}
+            | Request::WebLink {}
             | Request::NetLink { .. }
             | Request::SendKeys { .. }
             | Request::TypeText { .. }
@@ -213,7 +247,7 @@ impl Reply {
 }
 
 /// Executes `request` on `target` and returns the answer.
-pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
+pub(crate) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
     match request {
         Request::Ping {} => Reply::done(Value::Null),
         Request::Inspect {} => reply(Ok(target.inspect())),
@@ -221,6 +255,11 @@ pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::PowerButton {} => reply(target.power_button()),
         Request::Reset {} => reply(target.reset()),
         Request::Stop {} => reply(target.stop(StopReason::Requested)),
+        Request::Pause {} => reply(target.pause()),
+        Request::Resume {} => reply(target.resume()),
+        Request::OpenSerial { port } => reply(target.check_stream(StreamKind::Serial(port))),
+        Request::OpenScreen {} => reply(target.check_stream(StreamKind::Screen)),
+        Request::WebLink {} => reply(target.web_link()),
         Request::DiskAdd { disk } => reply(target.add_disk(*disk)),
         Request::DvdAdd { dvd } => reply(target.add_dvd(*dvd)),
         Request::DiskRemove { id } => reply(target.remove_disk(&id)),

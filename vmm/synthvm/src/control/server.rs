@@ -9,9 +9,9 @@ use std::sync::Arc;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use synthvm_machine::unix_socket::ListeningSocket;
 
-use super::ControlTarget;
-use super::connection::{Connection, Wants};
+use super::connection::{Connection, Turn, Wants};
 use super::jobs::Jobs;
+use super::{ControlTarget, StreamKind};
 
 /// Limit of clients at a time. The connection of one more is closed immediately.
 pub const MAX_CLIENTS: usize = 16;
@@ -74,14 +74,26 @@ impl ControlServer {
         let watched = match client.turn(&self.jobs) {
             // epoll reports a hang-up even without interest in it, repeatedly: a connection that is
             // neither read nor written would spin the event loop until its answer is ready.
-            Some(_) if hung_up && client.is_waiting() => false,
-            Some(wants) => ops.modify(Events::new_raw(fd, event_set(wants))).is_ok(),
-            None => false,
+            Turn::Waits(_) if hung_up && client.is_waiting() => false,
+            Turn::Waits(wants) => ops.modify(Events::new_raw(fd, event_set(wants))).is_ok(),
+            Turn::Becomes(kind) => return self.hand_over(fd, kind, ops),
+            Turn::Over => false,
         };
         if !watched {
             // Removed from the watch before its descriptor is closed and reused for another client.
             let _ = ops.remove(Events::empty_raw(fd));
             self.clients.remove(&fd);
+        }
+    }
+}
+
+impl ControlServer {
+    /// Passes a client's connection to the machine. It is no client of the socket any more.
+    fn hand_over(&mut self, fd: RawFd, kind: StreamKind, ops: &mut EventOps<'_>) {
+        let _ = ops.remove(Events::empty_raw(fd));
+        let Some(client) = self.clients.remove(&fd) else { return };
+        if let Err(error) = self.jobs.target().open_stream(kind, client.into_stream()) {
+            tracing::warn!("control socket: {error}");
         }
     }
 }

@@ -60,6 +60,39 @@ impl ControlTarget for Recorder {
         self.asked.lock().unwrap().push(responder);
     }
 
+    fn pause(&self) -> Result<(), String> {
+        self.note("pause".into())
+    }
+
+    fn resume(&self) -> Result<(), String> {
+        self.note("resume".into())
+    }
+
+    fn check_stream(&self, kind: StreamKind) -> Result<(), String> {
+        match kind {
+            StreamKind::Serial(port @ 1..=2) => self.note(format!("check {port}")),
+            StreamKind::Serial(_) => Err("no such port".into()),
+            StreamKind::Screen => Err("no screen".into()),
+        }
+    }
+
+    /// Greets, and then answers with capitals until the client ends its input.
+    fn open_stream(&self, kind: StreamKind, mut stream: UnixStream) -> Result<(), String> {
+        self.note(format!("{kind:?}"))?;
+        std::thread::spawn(move || {
+            stream.set_nonblocking(false).unwrap();
+            stream.write_all(b"old output\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            stream.write_all(text.to_uppercase().as_bytes()).unwrap();
+        });
+        Ok(())
+    }
+
+    fn web_link(&self) -> Result<String, String> {
+        Ok("http://127.0.0.1:1/enter/1".into())
+    }
+
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
         self.note(format!("add {}", disk.path.display()))?;
         // Waits as long as the test holds the lock.
@@ -231,6 +264,54 @@ fn test_server_pipelined_requests_are_all_answered_in_order_after_a_half_close()
     let done: Vec<bool> = answers.lines().map(|line| line.starts_with("{\"ok\":true")).collect();
     let expected: Vec<bool> = (0..1001).map(|index| index % 2 == 0).collect();
     assert_eq!(done, expected);
+}
+
+#[test]
+fn test_server_connection_becomes_a_stream_after_its_answer() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let _running = Running::start(&scratch.socket(), Arc::clone(&target));
+    let client = Client::connect(&scratch.socket()).unwrap();
+    let mut stream = client.into_stream(&Request::OpenSerial { port: 2 }).unwrap();
+    stream.write_all(b"{\"do\":\"stop\"}\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "old output\n{\"DO\":\"STOP\"}\n", "no request any more");
+    assert_eq!(*target.told.lock().unwrap(), ["check 2", "Serial(2)"]);
+}
+
+#[test]
+fn test_server_streams_are_no_clients_any_more() {
+    let scratch = Scratch::new();
+    let _running = Running::start(&scratch.socket(), Arc::default());
+    let streams: Vec<_> = (0..=MAX_CLIENTS)
+        .map(|_| {
+            let client = Client::connect(&scratch.socket()).unwrap();
+            client.into_stream(&Request::OpenSerial { port: 1 }).unwrap()
+        })
+        .collect();
+    Client::connect(&scratch.socket()).unwrap().request(&Request::Ping {}).unwrap();
+    drop(streams);
+}
+
+#[test]
+fn test_server_stream_that_is_refused_leaves_a_client() {
+    let scratch = Scratch::new();
+    let _running = Running::start(&scratch.socket(), Arc::default());
+    let mut stream = connect(&scratch.socket());
+    for (request, error) in [
+        ("{\"do\":\"open-screen\"}\n", "no screen"),
+        ("{\"do\":\"open-serial\",\"port\":3}\n", "no such port"),
+    ] {
+        let answer = say(&mut stream, request);
+        assert!(answer.contains(error), "{answer}");
+    }
+    assert!(say(&mut stream, "{\"do\":\"pause\"}\n").contains("true"));
+    // Bytes before the answer have two meanings.
+    let early = "{\"do\":\"open-serial\"}\n{\"do\":\"ping\"}\n";
+    let answer = say(&mut stream, early);
+    assert!(answer.contains("wait for the answer"), "{answer}");
 }
 
 #[test]

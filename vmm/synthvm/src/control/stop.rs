@@ -29,6 +29,44 @@ pub fn block_stop_signals() -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
+/// Returns a non-blocking descriptor from which [`StopSignal::read`] reads the signals that
+/// [`block_stop_signals`] has blocked.
+///
+/// # Errors
+/// No file descriptor is available.
+pub fn stop_signals() -> io::Result<File> {
+    let set = stop_set();
+    // SAFETY: `set` is an initialised signal set; -1 requests a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and has no other owner.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// A signal that ends a machine or a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopSignal(i32);
+
+impl StopSignal {
+    /// Reads the next signal of [`stop_signals`].
+    ///
+    /// # Errors
+    /// None is pending (`WouldBlock`).
+    pub fn read(mut signals: &File) -> io::Result<Self> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        signals.read_exact(&mut info)?;
+        // ssi_signo, a u32 in native byte order, is the first field (signalfd(2)).
+        Ok(StopSignal(i32::from_ne_bytes([info[0], info[1], info[2], info[3]])))
+    }
+
+    /// Returns the signal's number.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
 /// Returns the stop signals, except those that the parent process set to be ignored (`nohup`,
 /// background jobs of shells).
 fn stop_set() -> libc::sigset_t {
@@ -73,25 +111,14 @@ impl StopSignals {
     /// # Errors
     /// No file descriptor is available.
     pub fn new(grace: Duration, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
-        let set = stop_set();
-        // SAFETY: `set` is an initialised signal set; -1 requests a new descriptor.
-        let fd =
-            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and has no other owner.
-        let signals = unsafe { File::from_raw_fd(fd) };
+        let signals = stop_signals()?;
         let timer = TimerFd::new().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         Ok(StopSignals { signals, timer, grace, first: None, target })
     }
 
     pub(super) fn take_signals(&mut self) {
-        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-        while matches!(self.signals.read(&mut info), Ok(length) if length == info.len()) {
-            // ssi_signo, a u32 in native byte order, is the first field (signalfd(2)).
-            let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-            self.on_signal(signal);
+        while let Ok(signal) = StopSignal::read(&self.signals) {
+            self.on_signal(signal.number());
         }
     }
 

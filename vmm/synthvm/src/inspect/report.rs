@@ -78,6 +78,9 @@ pub struct MachineReport {
     pub resets: u64,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran; 0 before.
     pub first_run_us: u64,
+    /// `created`, `running`, `paused`, `resetting` or `ended`.
+    #[serde(default)]
+    pub state: String,
 }
 
 /// The guest's VMBus connection.

@@ -1,5 +1,6 @@
 //! Tests of `synthvm inspect` and `synthvm control` against a simulated machine.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +8,9 @@ use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
-use synthvm::control::{ControlServer, ControlTarget, DiskPlace, Responder, StopReason};
+use synthvm::control::{
+    ControlServer, ControlTarget, DiskPlace, Responder, StopReason, StreamKind,
+};
 use synthvm::display::{PointerRequest, ScreenSize};
 use synthvm::inspect::{
     ConnectionReport, ConnectionState, DiskReport, InspectReport, NetworkReport,
@@ -60,6 +63,26 @@ impl ControlTarget for Talker {
     fn stop(&self, reason: StopReason) -> Result<(), String> {
         self.told.lock().unwrap().push(format!("stop {reason:?}"));
         Ok(())
+    }
+
+    fn pause(&self) -> Result<(), String> {
+        Err("cannot pause".into())
+    }
+
+    fn resume(&self) -> Result<(), String> {
+        Err("cannot resume".into())
+    }
+
+    fn check_stream(&self, _: StreamKind) -> Result<(), String> {
+        Err("no streams".into())
+    }
+
+    fn open_stream(&self, _: StreamKind, _: UnixStream) -> Result<(), String> {
+        Err("no streams".into())
+    }
+
+    fn web_link(&self) -> Result<String, String> {
+        Ok("http://127.0.0.1:1/enter/1".into())
     }
 
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {

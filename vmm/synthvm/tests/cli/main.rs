@@ -1,6 +1,7 @@
 //! Tests of the program as a process, by its exit status and its output.
 
 mod config;
+mod console;
 mod control;
 mod doctor;
 mod documentation;

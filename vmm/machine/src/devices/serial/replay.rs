@@ -30,8 +30,8 @@ pub(super) fn replay(output: &[u8], is_whole: bool) -> Vec<u8> {
 /// Returns the length of the question to the terminal at the start of `bytes`; 0 if there is none.
 ///
 /// ECMA-48: `ESC [ parameters n` (device status), `ESC [ parameters c` (device attributes). xterm:
-/// `ESC Z`, `ESC [ > q` (version), `ESC ] ... ?` (colours), `ESC P $ q`, `ESC P + q` (settings), and
-/// ENQ.
+/// `ESC Z`, `ESC [ > q` (version), `ESC ] ... ?` (colours), `ESC P $ q` and `ESC P + q` (settings),
+/// and ENQ.
 fn question(bytes: &[u8]) -> usize {
     match bytes {
         [0x05, ..] => 1,
