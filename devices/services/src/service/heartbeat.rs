@@ -64,12 +64,12 @@ impl Heartbeat {
     }
 
     /// Takes the result of a heartbeat with this sequence number.
-    fn answered(&self, sequence: u64, result: Result<(u64, ApplicationState), ServiceError>) {
+    fn answered(&self, sequence: u64, result: &Result<(u64, ApplicationState), ServiceError>) {
         let mut state = self.lock();
         let now = self.clock.now();
         match result {
-            Ok((answer, application)) if answer == sequence.wrapping_add(1) => {
-                (state.missed, state.application) = (0, application);
+            Ok((answer, application)) if *answer == sequence.wrapping_add(1) => {
+                (state.missed, state.application) = (0, *application);
                 state.due = Some(now + HEARTBEAT_INTERVAL);
             }
             // The channel is closing: there are no more heartbeats.
@@ -116,7 +116,7 @@ impl Background for Heartbeat {
                 let invalid = ServiceError::Invalid(ServiceKind::Heartbeat);
                 heartbeat::response(&response.body).ok_or(invalid)
             },
-            Box::new(move |result| this.answered(sequence, result)),
+            Box::new(move |result| this.answered(sequence, &result)),
         ))
     }
 
