@@ -47,8 +47,8 @@ fn measure() -> Vec<Number> {
     let mut numbers = Vec::new();
     for (name, frames, length) in [("message", 1, 64), ("block", BLOCK / FRAME, FRAME)] {
         let limit = clock::best_of(|| bare.pass(frames * length));
-        let to_host = clock::best_of(|| connection.to_host(frames, length));
-        let to_guest = clock::best_of(|| connection.to_guest(frames * length));
+        let to_host = clock::best_of(|| connection.move_to_host(frames, length));
+        let to_guest = clock::best_of(|| connection.move_to_guest(frames * length));
         let target = (frames > 1).then_some(limit * ALLOWED);
         for (direction, value) in [("to_host", to_host), ("to_guest", to_guest)] {
             let name = format!("sockets_{direction}_{name}_ns");
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Moves frames from the guest to the program.
-    fn to_host(&mut self, frames: usize, length: usize) {
+    fn move_to_host(&mut self, frames: usize, length: usize) {
         let mut batch = self.to_host.batch().unwrap();
         for _ in 0..frames {
             // The data is in the ring already.
@@ -134,7 +134,7 @@ impl Connection {
     }
 
     /// Moves bytes from the program to the guest.
-    fn to_guest(&mut self, length: usize) {
+    fn move_to_guest(&mut self, length: usize) {
         self.program.write_all(&self.block[..length]).unwrap();
         self.turn(libc::EPOLLIN);
         let (mut batch, mut received) = (self.to_guest.batch().unwrap(), 0);

@@ -119,11 +119,8 @@ impl EventLoop {
         // Rounded up: a wait that ends too early is followed by another one.
         let millis = timeout
             .map_or(-1, |time| i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
-        let count = match self.epoll.wait(millis, events) {
-            Ok(count) => count,
-            // Only a signal interrupts it: the descriptor and the list are valid.
-            Err(_) => 0,
-        };
+        // Only a signal is an error: the descriptor and the list are valid.
+        let count = self.epoll.wait(millis, events).unwrap_or_default();
         let mut has_clients = self.accepts_from.is_some();
         for event in events.iter().take(count) {
             match Token::from_data(event.data()) {
@@ -149,7 +146,7 @@ impl EventLoop {
         }
         let ends = [
             self.offered.front().map(|(end, _)| *end),
-            self.clients.front().map(|client| client.deadline()),
+            self.clients.front().map(Client::deadline),
             self.accepts_from,
             self.retry_at,
             (!self.polled.is_empty()).then(|| now + SPACE_POLL),

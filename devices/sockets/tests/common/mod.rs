@@ -141,6 +141,7 @@ impl Machine {
     }
 
     /// Waits for the rescind of a channel, and releases it as Linux does: without a teardown.
+    #[expect(clippy::needless_pass_by_value, reason = "a closed channel must not be used again")]
     pub fn await_end(&mut self, channel: BareChannel) {
         self.await_rescind(channel.relid);
         self.guest.post_close(channel.relid);

@@ -218,3 +218,22 @@ fn test_render_drive_tells_disc_tray_and_lock() {
     assert_eq!(drive(false, true, false), "(DVD, tray open)");
     assert_eq!(drive(false, false, true), "(DVD, empty)");
 }
+
+#[test]
+fn test_render_shows_sockets_only_of_a_machine_that_has_them() {
+    let mut report = report();
+    assert!(!render(&report, None, Style::Plain).contains("Sockets"));
+    report.vsock = Some(crate::vsock::VsockReport {
+        open: 21,
+        no_listener: 30,
+        failed: 4,
+        bad_requests: 5,
+        bytes_to_guest: 3 << 20,
+        ..Default::default()
+    });
+    let text = render(&report, None, Style::Plain);
+    let table: Vec<_> = text.lines().skip_while(|line| *line != "Sockets").collect();
+    let cells: Vec<_> = table[2].split_whitespace().collect();
+    assert_eq!(cells[0], "21", "{text}");
+    assert!(cells.contains(&"39") && cells.contains(&"3.0M"), "{text}");
+}

@@ -179,6 +179,21 @@ fn test_serial_socket_that_would_replace_something_is_refused_before_the_host_is
 }
 
 #[test]
+fn test_vsock_socket_that_would_replace_something_is_refused() {
+    let scratch = with_kernel();
+    scratch.file("file", 1);
+    let _listener = UnixListener::bind(scratch.path().join("used")).unwrap();
+    scratch.refuses_run(&["--vsock", "file"], 4, &["--vsock file", "is not a socket"]);
+    scratch.refuses_run(
+        &["--vsock", "used"],
+        4,
+        &["--vsock used", "another program listens there"],
+    );
+    scratch.refuses_run(&["--vsock", "no/vm.sock"], 4, &["--vsock no/vm.sock", "no directory no"]);
+    scratch.refuses_run(&["--vsock", "v,service=agent"], 2, &["--vsock", "GUID:PATH"]);
+}
+
+#[test]
 fn test_host_without_kvm_is_refused_and_the_control_socket_given_back() {
     let scratch = with_kernel();
     let words = ["--control", "sock", "--kvm", "none"];

@@ -5,6 +5,7 @@ use super::super::{
     RingsReport, ThrottleReport, VcpuReport,
 };
 use super::*;
+use crate::vsock::VsockReport;
 
 /// The metrics of a text: their types, and their samples by name and labels.
 #[derive(Debug, Default)]
@@ -120,6 +121,7 @@ fn report() -> InspectReport {
         channels: vec![channel(0), channel(1)],
         disks: vec![disk("0:0"), disk("quo\"te\\")],
         networks: vec![card("net0"), card("lan")],
+        vsock: Some(VsockReport { open: 2, unanswered: 3, bytes_to_host: 8, ..Default::default() }),
         ..Default::default()
     };
     report.machine.uptime_ms = 1_250;
@@ -152,6 +154,9 @@ fn test_metrics_of_a_full_report_are_in_the_format_and_have_its_values() {
         ),
         ("synthvm_net_captured_packets_total{card=\"net0\",result=\"recorded\"}", 11.0),
         ("synthvm_net_link_up{card=\"net0\"}", 1.0),
+        ("synthvm_vsock_connections{state=\"open\"}", 2.0),
+        ("synthvm_vsock_refused_total{reason=\"unanswered\"}", 3.0),
+        ("synthvm_vsock_bytes_total{direction=\"to-host\"}", 8.0),
     ];
     for (series, value) in expected {
         assert_eq!(parsed.samples.get(series), Some(&value), "{series}");
