@@ -63,7 +63,7 @@ impl Rings for HostRings {
     }
 }
 
-/// The guest, the program of the host, and what each has to receive.
+/// The guest, the program of the host, and the bytes that each has to receive.
 struct World<'a> {
     memory: &'a PlainMemory,
     to_host: Outgoing,
@@ -156,7 +156,7 @@ impl World<'_> {
             _ => match input.u8() % 4 {
                 0 => drop(self.program.shutdown(Shutdown::Write)),
                 1 => {
-                    // What the guest sends from now on is dropped.
+                    // The guest's bytes are dropped from now on.
                     let _ = self.program.shutdown(Shutdown::Read);
                     self.is_broken = true;
                 }

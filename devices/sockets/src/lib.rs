@@ -8,7 +8,7 @@
 //! | [`pump`] | an open connection: from ring to socket and back, without a buffer |
 //! | `event_loop` | the thread that serves all connections |
 //! | `device` | a connection as the bus sees it |
-//! | `shared` | what the thread shares with bus, devices and reports |
+//! | `shared` | the state that the thread, the bus, the devices and reports share |
 //!
 //! [`Sockets`] joins them to a bus (docs/sockets.md).
 

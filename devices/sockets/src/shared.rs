@@ -1,4 +1,4 @@
-//! What the loop's thread shares with the bus, the devices and reports.
+//! The state that the loop's thread, the bus, the devices and reports share.
 
 use std::collections::VecDeque;
 use std::io;

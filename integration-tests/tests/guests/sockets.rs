@@ -24,7 +24,7 @@ const DRIVERS: [&str; 2] = ["vsock", "hv_sock"];
 /// The port of the host's program, and of the guest's server.
 const PORT: u32 = 5000;
 
-/// The port of the host's program that returns bytes at once.
+/// The port of the host's program that returns bytes immediately.
 const ECHO: u32 = 5001;
 
 /// The number of connections that are open at the same time.
@@ -128,7 +128,7 @@ fn raise_descriptor_limit() {
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
-/// Returns each piece of a stream at once, until its end. Returns the number of bytes.
+/// Sends each piece of a stream back, until its end. Returns the number of bytes.
 fn return_all(mut stream: &UnixStream) -> std::io::Result<usize> {
     let (mut bytes, mut all) = ([0; 4096], 0);
     loop {

@@ -174,7 +174,7 @@ impl EventLoop {
         }
     }
 
-    /// Ends what has run out of time.
+    /// Ends the offers and the programs that are out of time, and polls for free space.
     fn expire(&mut self) {
         let now = Instant::now();
         self.expire_offers(now);
@@ -184,7 +184,7 @@ impl EventLoop {
         }
     }
 
-    /// The machine ends: drops what the bus has passed on last.
+    /// The machine ends: drops the last channels that the bus has passed on.
     fn end(self) {
         let opened = std::mem::take(&mut self.shared.inbox().opened);
         drop(opened);

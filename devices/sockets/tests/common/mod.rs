@@ -178,7 +178,7 @@ impl Machine {
 /// Reads the answer to a request of a program.
 pub fn read_line(stream: &UnixStream) -> String {
     let mut line = String::new();
-    // One byte at a time: what follows is data.
+    // One byte at a time, because data follows.
     BufReader::with_capacity(1, stream).read_line(&mut line).unwrap();
     line
 }
