@@ -122,7 +122,7 @@ const MAX_HOSTS: usize = 2;
 const LAST: usize = 8;
 
 /// Prefixes of the names of tests that take about a minute or more in an emulated host.
-const LONG: [&str; 7] = [
+const LONG: [&str; 8] = [
     "test_disk_is_as_sg3_utils",
     "test_disk_that_stalls",
     "test_disks_added",
@@ -130,6 +130,7 @@ const LONG: [&str; 7] = [
     "test_machine_stopped",
     "test_network_cards_change",
     "test_network_traffic",
+    "test_sockets_carry",
 ];
 
 fn is_long(name: &str) -> bool {
