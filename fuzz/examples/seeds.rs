@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 11] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 12] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
@@ -56,6 +56,7 @@ fn main() {
         ("msvm_firmware", msvm_firmware()),
         ("display_protocols", display_protocols()),
         ("rfb", rfb()),
+        ("dynamic_memory", dynamic_memory()),
         ("firmware_platform", firmware_platform()),
         ("socket_streams", socket_streams()),
         ("service_protocols", service_protocols()),
@@ -581,6 +582,26 @@ fn display_protocols() -> Vec<(&'static str, Seed)> {
             to_device(version, 2, 4, seed().u32(7))
         }),
         ("any", to_device(screen(), 3, 0, seed().bytes(&[0x5A; 40]))),
+    ]
+}
+
+/// Adds a user's size, a report, and a balloon response of one range.
+fn give(seed: Seed, first: u16, pages: u16) -> Seed {
+    let seed = seed.u8(6).u16(900).u8(1).u16(5000).u16(9);
+    seed.u8(2).bytes(&[0, 1]).u16(first).u8(0).u16(pages)
+}
+
+fn dynamic_memory() -> Vec<(&'static str, Seed)> {
+    let begin = |unit| seed().u8(unit);
+    let taken = |seed: Seed| seed.u8(6).u16(3000).u8(1).u16(5000).u16(5000).u8(4);
+    vec![
+        ("balloon", taken(give(begin(0), 1200, 700))),
+        ("shared", give(begin(0), 900, 300)),
+        ("hugepages", taken(give(give(begin(1), 512, 511), 1023, 513))),
+        ("twice", give(give(begin(0), 1200, 700), 1300, 10)),
+        ("no_ram", give(begin(0), 2000, 100)),
+        ("hot_add", begin(0).u8(1).u16(0).u16(60_000).u8(5).u16(2048).u8(1)),
+        ("reopen", give(begin(0), 1200, 700).u8(7).bytes(&[90, 0]).u8(0).u16(16).bytes(&[1; 16])),
     ]
 }
 

@@ -7,6 +7,7 @@
 //! not affect a later input.
 
 pub mod display_protocols;
+pub mod dynamic_memory;
 mod firmware_model;
 pub mod firmware_platform;
 pub mod gpa_direct;
@@ -97,6 +98,7 @@ mod tests {
         assert!(play("display_protocols", crate::display_protocols::run) >= 10);
         assert!(play("socket_streams", crate::socket_streams::run) >= 10);
         assert!(play("rfb", crate::rfb::run) >= 10);
+        assert!(play("dynamic_memory", crate::dynamic_memory::run) >= 5);
         assert!(play("firmware_platform", crate::firmware_platform::run) >= 5);
         assert!(play("service_protocols", crate::service_protocols::run) >= 6);
     }
@@ -113,6 +115,7 @@ mod tests {
             crate::msvm_firmware::run,
             crate::display_protocols::run,
             crate::rfb::run,
+            crate::dynamic_memory::run,
             crate::firmware_platform::run,
             crate::socket_streams::run,
             crate::service_protocols::run,

@@ -202,6 +202,7 @@ impl GuestBuilder {
         archive.link("sbin/modprobe", "/init");
         // Tests of the network send and check bytes by this program.
         archive.link("bin/traffic", "/init");
+        archive.link("bin/memory-load", "/init");
         for (path, mode, content) in &self.files {
             archive.file(path, *mode, content);
         }

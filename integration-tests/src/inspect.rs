@@ -27,6 +27,9 @@ pub struct Inspect {
     /// The host sockets, if there are any.
     #[serde(default)]
     pub vsock: Option<Vsock>,
+    /// Dynamic memory, if there is any.
+    #[serde(default)]
+    pub memory: Option<Memory>,
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
@@ -39,6 +42,50 @@ pub struct Machine {
     pub pid: u32,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran.
     pub first_run_us: u64,
+}
+
+/// Dynamic memory. Sizes are in bytes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Memory {
+    /// The protocol's version.
+    pub version: Option<String>,
+    /// RAM that the guest has.
+    pub assigned: u64,
+    /// Memory that it has added.
+    pub added: u64,
+    /// Memory in the balloon.
+    pub ballooned: u64,
+    /// Memory of the balloon that the host has back.
+    pub returned: u64,
+    /// The host's memory that the guest's RAM takes.
+    pub resident: u64,
+    /// The guest's demand.
+    pub demand: Option<u64>,
+    /// Memory that it can use without swapping.
+    pub available: Option<u64>,
+    /// The size that it shall have.
+    pub target: Option<u64>,
+    /// The counters.
+    pub counters: MemoryCounters,
+}
+
+/// Counters of dynamic memory, in pages of 4 KiB where they count pages.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MemoryCounters {
+    /// Memory reports of the guest.
+    pub reports: u64,
+    /// Pages that the guest gave.
+    pub pages_ballooned: u64,
+    /// Pages that it was given back.
+    pub pages_unballooned: u64,
+    /// Pages that the guest reported to be free.
+    pub pages_hinted: u64,
+    /// Errors of the host's kernel.
+    pub host_errors: u64,
+    /// Ranges of the guest that were refused.
+    pub ranges_refused: u64,
+    /// Messages of the guest that were refused.
+    pub messages_refused: u64,
 }
 
 /// The TPM.

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::agent::{Agent, AgentError};
 use crate::image::{self, WorkDir};
-use crate::inspect::Inspect;
+use crate::inspect::{Inspect, Memory};
 use crate::picture::Picture;
 use crate::program;
 
@@ -266,6 +266,18 @@ impl Vm {
     /// Runs `synthvm net SOCK CARD STATE`.
     pub fn set_link(&self, card: &str, state: &str) -> Result<(), VmError> {
         self.command(&["net"], &[card, state]).map(|_| ())
+    }
+
+    /// Runs `synthvm memory set SOCK SIZE`.
+    pub fn set_memory(&self, size: &str) -> Result<(), VmError> {
+        self.command(&["memory", "set"], &[size]).map(|_| ())
+    }
+
+    /// Runs `synthvm memory status SOCK --json`.
+    pub fn memory_status(&self) -> Result<Memory, VmError> {
+        let output = self.command(&["memory", "status", "--json"], &[])?;
+        serde_json::from_slice(&output)
+            .map_err(|e| self.error(format!("synthvm memory status --json: {e}")))
     }
 
     /// Runs `synthvm screenshot SOCK FILE`, and returns the picture.

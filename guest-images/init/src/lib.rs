@@ -9,6 +9,7 @@ pub mod fs_check;
 pub mod input_events;
 pub mod kexec;
 pub mod load;
+pub mod memory_load;
 pub mod modules;
 pub mod port;
 pub mod power_button;

@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use guest_init::cmdline::CommandLine;
 use guest_init::port::{self, Port};
-use guest_init::{agent, modules, power_button, sys, traffic};
+use guest_init::{agent, memory_load, modules, power_button, sys, traffic};
 use guest_report::agent::Event;
 
 fn main() -> ExitCode {
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         return modprobe(arguments);
     }
     if Path::new(&name).ends_with("traffic") {
-        return traffic(&arguments.collect::<Vec<_>>());
+        return program(traffic::run(&arguments.collect::<Vec<_>>()));
+    }
+    if Path::new(&name).ends_with("memory-load") {
+        return program(memory_load::run(&arguments.collect::<Vec<_>>()));
     }
     if std::process::id() != 1 {
         eprintln!("guest-init is process 1 of a test guest, and nothing else");
@@ -48,9 +51,9 @@ fn modprobe(arguments: impl Iterator<Item = String>) -> ExitCode {
     result
 }
 
-/// Runs a command of the program `traffic`.
-fn traffic(arguments: &[String]) -> ExitCode {
-    match traffic::run(arguments) {
+/// Prints the result of a program.
+fn program(result: Result<String, String>) -> ExitCode {
+    match result {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS

@@ -25,6 +25,7 @@ mod echo;
 mod firmware;
 mod firmware_disks;
 mod hugepages;
+mod memory;
 mod modules;
 mod msvm;
 mod network;
@@ -158,6 +159,7 @@ fn tests() -> Vec<Test> {
         disk::add(&mut tests, kernel);
         display::add(&mut tests, kernel);
         hugepages::add(&mut tests, kernel);
+        memory::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
         network::add(&mut tests, kernel);
         network_options::add(&mut tests, kernel);

@@ -153,6 +153,14 @@ impl GuestBuffer {
         })
     }
 
+    /// Returns the guest page numbers as ranges, one for each run.
+    pub fn guest_runs(&self) -> impl Iterator<Item = std::ops::Range<u64>> + '_ {
+        self.runs.iter().filter_map(|run| {
+            let first = self.ram.guest_page_of(run.host_page())?;
+            Some(first..first.wrapping_add(u64_of(run.pages())))
+        })
+    }
+
     /// Returns the received part of the list as range data, one word for each range and each page.
     /// The same data makes the same buffer again.
     #[must_use]

@@ -1,7 +1,9 @@
 //! The memory map against which page numbers are checked.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 use vm_memory::{
@@ -13,8 +15,9 @@ use vmbus_protocol::num::{u64_of, usize_of_u64};
 use crate::page_size;
 use crate::run::HostPage;
 
-/// The guest RAM of a VM, constant for its life: the memory that guests may share with the host,
-/// and its mapping.
+/// The guest RAM of a VM: the memory that guests may share with the host, and its mapping. The
+/// mapping is constant for its life. A part of it may be a window for hot add
+/// ([`GuestRam::with_window`]), whose pages are RAM only once they are plugged.
 ///
 /// Cloning is cheap (one reference count). Every buffer keeps its map alive, so a view can never
 /// outlive its memory.
@@ -33,6 +36,10 @@ struct Inner {
     /// page list searches.
     file_pages: Vec<Option<usize>>,
     granules: Granules,
+    /// Pages that may be plugged, from the lowest on. Empty in a VM without hot add.
+    window: Range<u64>,
+    /// One past the last plugged page of the window.
+    plugged: AtomicU64,
 }
 
 /// A table that converts guest pages to host pages without a search. The branch of a search is
@@ -43,8 +50,8 @@ struct Granules {
     /// log2 of the pages of one granule.
     shift: u32,
     /// For each granule that lies in one region as a whole, the addend of [`HostPage::of`]; 0 for
-    /// the others.
-    to_host: Box<[u64]>,
+    /// the others, and for those with a page of the window that is not plugged.
+    to_host: Box<[AtomicU64]>,
 }
 
 /// Most granules of one map: the table takes a quarter of the first-level cache.
@@ -73,20 +80,39 @@ fn to_host(index: usize, region: &Region) -> u64 {
 }
 
 impl Granules {
-    fn new(regions: &[Region]) -> Self {
+    /// Returns the table. `absent`: pages that are not plugged.
+    fn new(regions: &[Region], absent: &Range<u64>) -> Self {
         let end = regions.last().map_or(0, Region::end);
         let mut shift = 0;
         while end >> shift > MAX_GRANULES {
             shift = u32::wrapping_add(shift, 1);
         }
-        let of_granule = |granule: u64| {
-            let (first, after) = (granule << shift, granule.wrapping_add(1) << shift);
-            let index = regions.partition_point(|region| region.end() <= first);
-            let region =
-                regions.get(index).filter(|region| region.first <= first && after <= region.end());
-            region.map_or(0, |region| to_host(index, region))
-        };
-        Self { shift, to_host: (0..end.div_ceil(1 << shift)).map(of_granule).collect() }
+        let granules = 0..end.div_ceil(1 << shift);
+        let of_granule = |granule| AtomicU64::new(Self::addend(regions, shift, granule, absent));
+        Self { shift, to_host: granules.map(of_granule).collect() }
+    }
+
+    /// Returns the table's entry for a granule.
+    fn addend(regions: &[Region], shift: u32, granule: u64, absent: &Range<u64>) -> u64 {
+        let (first, after) = (granule << shift, granule.wrapping_add(1) << shift);
+        if first < absent.end && absent.start < after {
+            return 0;
+        }
+        let index = regions.partition_point(|region| region.end() <= first);
+        let region =
+            regions.get(index).filter(|region| region.first <= first && after <= region.end());
+        region.map_or(0, |region| to_host(index, region))
+    }
+
+    /// Adapts the table to a change of the pages that are not plugged, all of them in `window`.
+    fn update(&self, regions: &[Region], window: &Range<u64>, absent: &Range<u64>) {
+        for (granule, entry) in (0_u64..).zip(&self.to_host) {
+            let (first, after) = (granule << self.shift, granule.wrapping_add(1) << self.shift);
+            if first < window.end && window.start < after {
+                let addend = Self::addend(regions, self.shift, granule, absent);
+                entry.store(addend, Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -94,15 +120,18 @@ impl Granules {
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup<'a> {
     regions: &'a [Region],
-    to_host: &'a [u64],
+    to_host: &'a [AtomicU64],
     shift: u32,
+    inner: &'a Inner,
 }
 
 impl Lookup<'_> {
     /// Returns the host page of guest page `pfn`. `None` when it is not RAM.
     #[inline]
     pub(crate) fn host_page(&self, pfn: u64) -> Option<HostPage> {
-        match *self.to_host.get(usize_of_u64(pfn >> self.shift))? {
+        // A guest names plugged pages only after it was told of them, so no stronger order is
+        // needed.
+        match self.to_host.get(usize_of_u64(pfn >> self.shift))?.load(Ordering::Relaxed) {
             0 => self.search(pfn),
             to_host => Some(HostPage::of(pfn, to_host)),
         }
@@ -111,6 +140,9 @@ impl Lookup<'_> {
     /// Searches the regions, for the few granules that a region covers only in part.
     #[cold]
     fn search(&self, pfn: u64) -> Option<HostPage> {
+        if self.inner.absent().contains(&pfn) {
+            return None;
+        }
         let index = self.regions.partition_point(|region| region.first <= pfn).checked_sub(1)?;
         let region = self
             .regions
@@ -167,6 +199,13 @@ pub enum RamError {
     },
 }
 
+impl Inner {
+    /// Returns the pages of the window that are not plugged.
+    fn absent(&self) -> Range<u64> {
+        self.plugged.load(Ordering::Relaxed)..self.window.end
+    }
+}
+
 impl GuestRam {
     /// Returns the map of a VM's RAM. It must not contain MMIO windows, holes or ROM: guests may
     /// share all memory in it.
@@ -175,6 +214,15 @@ impl GuestRam {
     /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits, or
     /// when there are a million of them.
     pub fn new(memory: GuestMemoryMmap) -> Result<Self, RamError> {
+        Self::with_window(memory, 0..0)
+    }
+
+    /// Returns the map of a VM's RAM, in which the pages of `window` are mapped and not plugged:
+    /// page lists with them are refused until [`GuestRam::plug`].
+    ///
+    /// # Errors
+    /// See [`GuestRam::new`].
+    pub fn with_window(memory: GuestMemoryMmap, window: Range<u64>) -> Result<Self, RamError> {
         let mut regions = Vec::with_capacity(memory.num_regions());
         for region in memory.iter() {
             let (start, len) = (region.start_addr().0, region.len());
@@ -200,8 +248,19 @@ impl GuestRam {
         }
         regions.sort_by_key(|(region, _)| region.first);
         let (regions, file_pages): (Vec<_>, Vec<_>) = regions.into_iter().unzip();
-        let granules = Granules::new(&regions);
-        Ok(Self { inner: Arc::new(Inner { memory, regions, file_pages, granules }) })
+        let granules = Granules::new(&regions, &window);
+        let plugged = AtomicU64::new(window.start);
+        let inner = Inner { memory, regions, file_pages, granules, window, plugged };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Plugs the pages of the window below page `end`, and unplugs the others: page lists may have
+    /// the former and not the latter. Lists that were accepted before stay valid, as all memory
+    /// stays mapped. Affects all clones. One thread may call it at a time.
+    pub fn plug(&self, end: u64) {
+        let Inner { regions, granules, window, plugged, .. } = &*self.inner;
+        plugged.store(end.clamp(window.start, window.end), Ordering::Relaxed);
+        granules.update(regions, window, &self.inner.absent());
     }
 
     /// Returns the memory itself, for reads and writes by guest address.
@@ -210,10 +269,29 @@ impl GuestRam {
         &self.inner.memory
     }
 
-    /// Returns the number of pages of RAM.
+    /// Returns the pages that can be plugged, whether they are or not. Empty without hot add.
+    #[must_use]
+    pub fn window(&self) -> Range<u64> {
+        self.inner.window.clone()
+    }
+
+    /// Returns the bytes of one page of the file behind guest page `pfn`: the host's page size, or
+    /// that of hugepages. `None`: the page is outside of the map, or its region has no file, or one
+    /// with a page size that the host does not report.
+    #[must_use]
+    pub fn page_size_of(&self, pfn: u64) -> Option<usize> {
+        let regions = &self.inner.regions;
+        let index = regions.iter().position(|one| pfn.wrapping_sub(one.first) < one.pages)?;
+        *self.inner.file_pages.get(index)?
+    }
+
+    /// Returns the number of pages of RAM, without those that are not plugged.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.inner.regions.iter().fold(0, |sum, region| sum.saturating_add(region.pages))
+        let absent = self.inner.absent();
+        let mapped =
+            self.inner.regions.iter().fold(0_u64, |sum, region| sum.saturating_add(region.pages));
+        mapped.saturating_sub(absent.end.saturating_sub(absent.start))
     }
 
     /// Returns true when both are the same map, not only equal ones.
@@ -226,7 +304,7 @@ impl GuestRam {
     #[inline]
     pub(crate) fn lookup(&self) -> Lookup<'_> {
         let Inner { regions, granules, .. } = &*self.inner;
-        Lookup { regions, to_host: &granules.to_host, shift: granules.shift }
+        Lookup { regions, to_host: &granules.to_host, shift: granules.shift, inner: &self.inner }
     }
 
     /// Returns true when both host addresses lie in one region. Only then may one slice extend from
@@ -324,6 +402,28 @@ mod tests {
         assert_eq!(round_trip(&ram, 0x1000_0000), Some(0x1000_0000));
         assert_eq!(round_trip(&ram, 0x0FFF_FFFF), None);
         assert_eq!(round_trip(&ram, 0x1000_0001), None);
+    }
+
+    #[test]
+    fn test_ram_window_has_exactly_the_plugged_pages() {
+        let memory = [(0, 0x10_0000), (0x100_0000, 0x80_0000), (0x1_0000_0000, 0x1000)];
+        let ranges = memory.map(|(start, len)| (GuestAddress(start), len));
+        let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+        // The window is a region's end, and no multiple of the granules of 1,025 pages.
+        let ram = GuestRam::with_window(memory, 0x1201..0x1800).unwrap();
+        let clone = ram.clone();
+        for end in [0x1201, 0x1202, 0x1700, 0x1800, 0x1500, 0, u64::MAX, 0x1201] {
+            ram.plug(end);
+            let plugged = end.clamp(0x1201, 0x1800);
+            for pfn in [0, 0x1000, 0x1200, 0x10_0000] {
+                assert_eq!(round_trip(&clone, pfn), Some(pfn), "{pfn:#x} is always RAM");
+            }
+            for pfn in 0x1201..0x1801 {
+                let expected = (pfn < plugged).then_some(pfn);
+                assert_eq!(round_trip(&clone, pfn), expected, "{pfn:#x} of {end:#x}");
+            }
+            assert_eq!(clone.pages(), 0x100 + 0x800 + 1 - (0x1800 - plugged));
+        }
     }
 
     #[test]

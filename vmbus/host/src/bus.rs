@@ -25,6 +25,7 @@ mod state;
 mod work;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 
@@ -228,6 +229,18 @@ impl VmBus {
         Ok(())
     }
 
+    /// Returns the guest pages that GPADLs have, as page frame numbers: sorted, and never
+    /// overlapping. GPADLs that are being torn down are among them until their last view is
+    /// dropped. Waits at most for the message in progress.
+    ///
+    /// A guest that gives such pages to the host (a balloon, a hint) breaks its own buffers, and
+    /// may begin to share others at any moment. So this protects a guest from its own mistakes; the
+    /// host's mapping of a page stays valid in any case.
+    #[must_use]
+    pub fn shared_pages(&self) -> Vec<Range<u64>> {
+        self.inner.shared_pages()
+    }
+
     /// Returns the state of the bus, its channels and GPADLs. Waits at most for the message in
     /// progress, never for a device. The report is built without the state's lock.
     #[must_use]
@@ -247,6 +260,21 @@ impl VmBus {
 impl Inner {
     fn visit(&self) -> Visit<'_, Inner> {
         self.pump.visit(self)
+    }
+
+    fn shared_pages(&self) -> Vec<Range<u64>> {
+        let gpadls: Vec<_> = self.visit().core.accepted_gpadls().cloned().collect();
+        let mut runs: Vec<_> =
+            gpadls.iter().flat_map(|gpadl| gpadl.buffer().guest_runs()).collect();
+        runs.sort_unstable_by_key(|run| run.start);
+        runs.dedup_by(|next, last| {
+            let joins = next.start <= last.end;
+            if joins {
+                last.end = last.end.max(next.end);
+            }
+            joins
+        });
+        runs
     }
 }
 

@@ -1,5 +1,6 @@
 //! The interface between the bus and its devices: their offers, and the channels that guests open.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -163,6 +164,9 @@ pub(crate) trait ChannelBus: Send + Sync {
     /// Returns the accepted GPADL `id` of channel `relid`. `None`: there is none, or `is_ended`,
     /// asked while no channel can begin, is true: another channel may have the relid then.
     fn gpadl(&self, relid: u32, id: u32, is_ended: &dyn Fn() -> bool) -> Option<Gpadl>;
+
+    /// See [`VmBus::shared_pages`](crate::VmBus::shared_pages).
+    fn shared_pages(&self) -> Vec<Range<u64>>;
 }
 
 pub(crate) struct ChannelParts {
@@ -361,6 +365,13 @@ impl ChannelHandle {
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         &self.ram
+    }
+
+    /// Returns the guest pages that GPADLs of any channel have: see
+    /// [`VmBus::shared_pages`](crate::VmBus::shared_pages).
+    #[must_use]
+    pub fn shared_pages(&self) -> Vec<Range<u64>> {
+        self.bus.shared_pages()
     }
 
     /// See [`Channel::map_gpadl`].

@@ -36,12 +36,12 @@ pub use boot::{BootError, BootFile, BootSource, FileProblem};
 pub use crash::CrashParameters;
 pub use devices::serial::{Escape, RawTerminal, SerialHub};
 pub use firmware::{FirmwareError, FirmwareSource};
-pub use hyperv::HypervError;
+pub use hyperv::{FreePages, HypervError};
 pub use machine::{
     ClockReading, EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle,
     MachineState, ReferenceClock, Subscriber, VcpuExits, new_vm,
 };
-pub use memory::{GuestMemory, MemoryError, WindowError, WindowMemory};
+pub use memory::{AddressRange, GuestMemory, HotAddSlots, MemoryError, WindowError, WindowMemory};
 pub use msvm::{MsvmError, MsvmSource};
 pub use options::{
     FirmwareConfig, HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig,

@@ -6,6 +6,7 @@ pub mod control;
 pub mod disks;
 pub mod display;
 pub mod doctor;
+pub mod dynamic_memory;
 pub mod inspect;
 pub mod networks;
 pub mod services;

@@ -1,6 +1,7 @@
 //! The parts of a bus, its events and its jobs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
@@ -122,6 +123,10 @@ impl ChannelBus for BusLink {
         let bus = self.0.upgrade()?;
         let state = bus.visit();
         if is_ended() { None } else { state.core.gpadl(relid, id).cloned() }
+    }
+
+    fn shared_pages(&self) -> Vec<Range<u64>> {
+        self.0.upgrade().map_or_else(Vec::new, |bus| bus.shared_pages())
     }
 }
 

@@ -123,6 +123,11 @@ impl Core {
         self.channels.get(key).is_some_and(|channel| matches!(channel.phase, Phase::Closing { .. }))
     }
 
+    /// Returns the accepted GPADLs, with those that are being torn down.
+    pub fn accepted_gpadls(&self) -> impl Iterator<Item = &Gpadl> {
+        self.gpadls.iter()
+    }
+
     /// Returns the GPADL itself, for reading a ring's control pages while the core keeps it.
     #[must_use]
     pub fn gpadl(&self, relid: u32, id: u32) -> Option<&Gpadl> {

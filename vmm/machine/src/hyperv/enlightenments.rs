@@ -171,7 +171,7 @@ pub(crate) const TABLE: &[Enlightenment] = &[
     Enlightenment {
         features_ebx: 1 << 20,
         requires: &[O::Hypercall],
-        ..base(O::ExtendedHypercalls, "nothing: SynthVM has no extended hypercall yet")
+        ..base(O::ExtendedHypercalls, "no reports of free pages (dynamic memory; kernel 6.3)")
     },
 ];
 

@@ -1,9 +1,12 @@
 //! Hypercalls that KVM passes to user space (spec hypervisor-platform section 5.3, vmbus-core
 //! sections 2.3 and 2.4).
 
+use std::sync::Arc;
+
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_host::{HvStatus, VmBus};
 
+use super::extended::{self, FreePages};
 use crate::memory::GuestMemory;
 
 /// HvPostMessage.
@@ -44,19 +47,36 @@ impl Ports for Option<VmBus> {
     }
 }
 
-/// Handles a hypercall exit and returns the value for RAX. `input` is RCX, `parameter` is RDX (or,
-/// for HvSignalEvent, the eight bytes that KVM has already read).
+/// A hypercall of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hypercall {
+    /// RCX.
+    pub input: u64,
+    /// RDX; for HvSignalEvent, the eight bytes that KVM has already read.
+    pub parameter: u64,
+    /// R8.
+    pub output: u64,
+}
+
+/// Handles a hypercall exit and returns the value for RAX: the status, and the number of handled
+/// elements from bit 32 on.
 pub(crate) fn dispatch(
     memory: &GuestMemory,
     ports: &impl Ports,
-    input: u64,
-    parameter: u64,
-) -> HvStatus {
-    match input as u16 {
+    free_pages: Option<&Arc<dyn FreePages>>,
+    Hypercall { input, parameter, output }: Hypercall,
+) -> u64 {
+    let status = match input as u16 {
         POST_MESSAGE => post_message(memory, ports, input, parameter),
         SIGNAL_EVENT => signal_event(ports, parameter),
-        _ => HvStatus::InvalidHypercallCode,
-    }
+        _ => {
+            let call = [input, parameter, output];
+            let (status, elements) = extended::dispatch(memory, free_pages, call)
+                .unwrap_or((HvStatus::InvalidHypercallCode, 0));
+            return u64::from(status.code()) | elements << 32;
+        }
+    };
+    status.code().into()
 }
 
 /// Handles HvPostMessage. `address` is the guest physical address of its 256 bytes.
@@ -138,7 +158,12 @@ mod tests {
         for (offset, word) in (0..).step_by(4).zip(words) {
             let _ = memory.write_obj(word, GuestAddress(address + offset));
         }
-        dispatch(memory, bus, input, address).code()
+        run(memory, bus, input, address)
+    }
+
+    /// Returns the status.
+    fn run(memory: &GuestMemory, ports: &impl Ports, input: u64, parameter: u64) -> u16 {
+        dispatch(memory, ports, None, Hypercall { input, parameter, output: 0 }) as u16
     }
 
     #[test]
@@ -187,7 +212,7 @@ mod tests {
                 }
             });
             for _ in 0..20_000 {
-                statuses.insert(dispatch(&memory, &bus, 0x5C, 0x1000).code());
+                statuses.insert(run(&memory, &bus, 0x5C, 0x1000));
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
@@ -211,7 +236,7 @@ mod tests {
         let memory = memory();
         for (input, parameter) in [(0x5C, 0x1000), (0x1_005D, 0x2001)] {
             memory.write_obj(1_u32, GuestAddress(0x1000)).unwrap();
-            assert_eq!(dispatch(&memory, &None::<VmBus>, input, parameter).code(), 18);
+            assert_eq!(run(&memory, &None::<VmBus>, input, parameter), 18);
         }
     }
 
@@ -221,7 +246,7 @@ mod tests {
     fn test_signal_event_that_kvm_did_not_carry_out_reaches_the_bus() {
         let (memory, bus) = (memory(), Recorder::default());
         for input in [0x1_005D, 0x5D] {
-            assert_eq!(dispatch(&memory, &bus, input, 0x2001).code(), 0);
+            assert_eq!(run(&memory, &bus, input, 0x2001), 0);
         }
         assert_eq!(*bus.0.lock().unwrap(), [(0x2001, 0, vec![]), (0x2001, 0, vec![])]);
     }
@@ -229,12 +254,12 @@ mod tests {
     #[test]
     fn test_signal_event_unknown_id_flag_number_and_other_calls() {
         let (memory, bus) = (memory(), Recorder::default());
-        assert_eq!(dispatch(&memory, &bus, 0x1_005D, 0x2002).code(), 18);
+        assert_eq!(run(&memory, &bus, 0x1_005D, 0x2002), 18);
         assert_eq!(bus.0.lock().unwrap().len(), 1, "the bus knows its ids");
-        assert_eq!(dispatch(&memory, &bus, 0x1_005D, 1 << 32 | 0x2001).code(), 5);
-        assert_eq!(dispatch(&memory, &bus, 0x1_005D, 0x100_2001).code(), 18, "ids have 24 bits");
+        assert_eq!(run(&memory, &bus, 0x1_005D, 1 << 32 | 0x2001), 5);
+        assert_eq!(run(&memory, &bus, 0x1_005D, 0x100_2001), 18, "ids have 24 bits");
         assert_eq!(bus.0.lock().unwrap().len(), 1);
-        assert_eq!(dispatch(&memory, &bus, 0x8001, 0).code(), 2);
-        assert_eq!(dispatch(&memory, &bus, 0, 0).code(), 2);
+        assert_eq!(run(&memory, &bus, 0x8001, 0), 2);
+        assert_eq!(run(&memory, &bus, 0, 0), 2);
     }
 }

@@ -15,7 +15,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use tracing::warn;
-use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use super::control::Control;
 use super::counters::Counters;
@@ -45,7 +45,8 @@ use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
 
-/// The first KVM memory slot of devices. RAM uses the first two, and firmware 8 to 10.
+/// The first KVM memory slot of devices. RAM uses the first two, firmware 8 to 10, and added memory
+/// those from 64 on.
 const FIRST_WINDOW_SLOT: u32 = 16;
 
 impl Machine {
@@ -58,7 +59,8 @@ impl Machine {
         let cpus = u32::from(config.cpus);
         // Checks that need no KVM come first, so that a wrong file name is reported on any host.
         let start = Start::open(config)?;
-        let layout = MemoryLayout::new(config.memory_bytes);
+        let hot_add = config.max_memory_bytes.saturating_sub(config.memory_bytes);
+        let layout = MemoryLayout::with_hot_add(config.memory_bytes, hot_add);
 
         let kvm = open(config)?;
         let offer = Offer::of(&kvm);
@@ -77,7 +79,7 @@ impl Machine {
         };
         let entry = start.load(&memory, &layout, &tables)?;
         let vm = Arc::new(create_vm(&kvm, config.irqchip)?);
-        map_memory(&vm, &memory)?;
+        map_memory(&vm, &memory, &layout)?;
         let mut msvm = None;
         let (source, firmware) = match (start, &config.firmware) {
             (Start::Kernel(source), _) => (Some(source), None),
@@ -178,6 +180,7 @@ impl Machine {
                 buses,
                 synic: Arc::new(synic),
                 bus: None,
+                free_pages: None,
                 control: Arc::clone(&control),
                 kicks,
                 counters,
@@ -284,8 +287,11 @@ fn exit_on_eom(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[eom])
 }
 
-fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), MachineError> {
-    for (slot, region) in (0..).zip(memory.iter()) {
+fn map_memory(vm: &VmFd, memory: &GuestMemory, layout: &MemoryLayout) -> Result<(), MachineError> {
+    let is_ram = |region: &&GuestRegionMmap| {
+        layout.hot_add.is_empty() || region.start_addr().raw_value() != layout.hot_add.start
+    };
+    for (slot, region) in (0..).zip(memory.iter().filter(is_ram)) {
         let region = kvm_userspace_memory_region {
             slot,
             flags: 0,

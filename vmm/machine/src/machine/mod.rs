@@ -35,8 +35,8 @@ use self::vcpu::{Shared, Vcpu};
 use crate::acpi;
 use crate::boot::{BootSource, Entry};
 use crate::devices::serial::{RawTerminal, SerialHub};
-use crate::hyperv::{EomWatcher, KvmSynic};
-use crate::memory::{GuestMemory, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
+use crate::hyperv::{EomWatcher, FreePages, KvmSynic};
+use crate::memory::{GuestMemory, HotAddSlots, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
 use crate::options::{HypervOption, OnPanic, OnReset};
 
 pub use self::clock::{ClockReading, ReferenceClock};
@@ -107,6 +107,18 @@ impl Machine {
     /// Returns the guest's reference time, readable from any thread.
     pub fn reference_clock(&self) -> ReferenceClock {
         ReferenceClock::new(Arc::clone(&self.vm))
+    }
+
+    /// Returns what shows added memory to the guest.
+    pub fn hot_add_slots(&self) -> HotAddSlots {
+        let memory = self.shared.memory.clone();
+        HotAddSlots::new(Arc::clone(&self.vm), memory, self.layout.hot_add)
+    }
+
+    /// Attaches the receiver of the guest's reports of free pages. Without it, the hypercall for
+    /// them does not exist. The guest also needs the enlightenment `extended-hypercalls`.
+    pub fn set_free_pages(&mut self, sink: Arc<dyn FreePages>) {
+        self.shared.free_pages = Some(sink);
     }
 
     /// Returns the SynIC, for the bus.

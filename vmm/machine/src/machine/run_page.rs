@@ -26,7 +26,7 @@ use tracing::error;
 use vmm_sys_util::ioctl::ioctl;
 use vmm_sys_util::ioctl_io_nr;
 
-use crate::hyperv::SynicState;
+use crate::hyperv::{Hypercall, SynicState};
 
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 
@@ -58,7 +58,7 @@ pub(super) enum Exit<'a> {
     /// The guest wrote a SynIC MSR.
     Synic(SynicState),
     /// HvPostMessage, HvSignalEvent and others. KVM does not clear the last result.
-    Hypercall { input: u64, parameter: u64, result: &'a mut u64 },
+    Hypercall { call: Hypercall, result: &'a mut u64 },
     /// A Hyper-V exit of another type.
     OtherHyperv,
     /// End of interrupt of an I/O APIC's vector.
@@ -159,8 +159,9 @@ impl RunPage {
                         }
                         KVM_EXIT_HYPERV_HCALL => {
                             let call = &raw mut (*hyperv).u.hcall;
-                            let (input, parameter) = ((*call).input, (*call).params[0]);
-                            Exit::Hypercall { input, parameter, result: &mut (*call).result }
+                            let (input, [parameter, output]) = ((*call).input, (*call).params);
+                            let result = &mut (*call).result;
+                            Exit::Hypercall { call: Hypercall { input, parameter, output }, result }
                         }
                         _ => Exit::OtherHyperv,
                     }

@@ -92,7 +92,8 @@ fn test_run_page_hypercall_result_reaches_the_kernel() {
         hyperv.u.hcall.input = 0x5C;
         hyperv.u.hcall.params = [0x1234, 0];
     });
-    let Exit::Hypercall { input: 0x5C, parameter: 0x1234, result } = page.exit() else { panic!() };
+    let Exit::Hypercall { call, result } = page.exit() else { panic!() };
+    assert_eq!((call.input, call.parameter), (0x5C, 0x1234));
     *result = 5;
     assert!(matches!(page.exit(), Exit::Hypercall { result: 5, .. }));
     fill(&mut page, KVM_EXIT_HYPERV, |run| {

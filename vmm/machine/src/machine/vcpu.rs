@@ -21,7 +21,7 @@ use crate::boot::Entry;
 use crate::devices::Buses;
 use crate::devices::ioapic::Ioapic;
 use crate::guest_log::MachineLog;
-use crate::hyperv::{KvmSynic, dispatch, msr};
+use crate::hyperv::{FreePages, KvmSynic, dispatch, msr};
 use crate::memory::GuestMemory;
 
 /// The state that all vCPU threads share.
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) synic: Arc<KvmSynic>,
     /// The owner of all message ports.
     pub(super) bus: Option<VmBus>,
+    /// The receiver of reports of free pages.
+    pub(super) free_pages: Option<Arc<dyn FreePages>>,
     pub(super) control: Arc<Control>,
     pub(super) kicks: Arc<Kicks>,
     pub(super) counters: Arc<[Counters]>,
@@ -144,15 +146,15 @@ impl Vcpu {
                 shared.synic.update(self.index, state);
                 Next::Run
             }
-            Exit::Hypercall { input, parameter, result } => {
-                match input as u16 {
+            Exit::Hypercall { call, result } => {
+                match call.input as u16 {
                     0x5C => counters.post_message.add(),
                     0x5D => counters.signal_event.add(),
                     _ => counters.other.add(),
                 }
-                let status = dispatch(&shared.memory, &shared.bus, input, parameter);
+                let free_pages = shared.free_pages.as_ref();
                 // KVM does not clear the last result, so each exit must write it.
-                *result = status.code().into();
+                *result = dispatch(&shared.memory, &shared.bus, free_pages, call);
                 Next::Run
             }
             Exit::OtherHyperv => {

@@ -28,6 +28,9 @@ pub(crate) const TPM_MMIO: AddressRange = AddressRange { start: 0xFED4_0000, end
 pub(crate) const HIGH_MMIO_SIZE: u64 = 4 << 30;
 /// Alignment of the MMIO window above RAM, so that large pages can map it.
 pub(crate) const HIGH_MMIO_ALIGN: u64 = 2 << 20;
+/// Alignment of the window for memory that is added later: the largest block that a guest may want
+/// to add as a whole.
+pub(crate) const HOT_ADD_ALIGN: u64 = 2 << 30;
 /// Legacy address of the RSDP; the other tables follow it.
 pub(crate) const ACPI_BASE: u64 = 0xE_0000;
 /// End of the region for ACPI tables.
@@ -68,6 +71,8 @@ pub struct MemoryLayout {
     pub low_ram: AddressRange,
     /// RAM from 4 GiB up; empty in small machines.
     pub high_ram: AddressRange,
+    /// Addresses of memory that can be added while the guest runs, above its RAM; empty without.
+    pub hot_add: AddressRange,
     /// MMIO window for VMBus devices above all RAM.
     pub high_mmio: AddressRange,
 }
@@ -75,12 +80,20 @@ pub struct MemoryLayout {
 impl MemoryLayout {
     /// Lays out `size` bytes of RAM. `size` must be a multiple of 4 KiB.
     pub const fn new(size: u64) -> MemoryLayout {
+        MemoryLayout::with_hot_add(size, 0)
+    }
+
+    /// Lays out `size` bytes of RAM and a window for `hot_add` bytes more. Both must be multiples
+    /// of 4 KiB.
+    pub const fn with_hot_add(size: u64, hot_add: u64) -> MemoryLayout {
         let low = if size < LOW_RAM_LIMIT { size } else { LOW_RAM_LIMIT };
         let high_end = HIGH_RAM_BASE + (size - low);
-        let mmio = high_end.next_multiple_of(HIGH_MMIO_ALIGN);
+        let window = if hot_add == 0 { high_end } else { high_end.next_multiple_of(HOT_ADD_ALIGN) };
+        let mmio = (window + hot_add).next_multiple_of(HIGH_MMIO_ALIGN);
         MemoryLayout {
             low_ram: AddressRange { start: 0, end: low },
             high_ram: AddressRange { start: HIGH_RAM_BASE, end: high_end },
+            hot_add: AddressRange { start: window, end: window + hot_add },
             high_mmio: AddressRange { start: mmio, end: mmio + HIGH_MMIO_SIZE },
         }
     }
@@ -93,7 +106,7 @@ impl MemoryLayout {
         AddressRange { start, end: LOW_MMIO.start }
     }
 
-    /// Returns the bytes of RAM.
+    /// Returns the bytes of RAM, without memory that can be added.
     pub const fn ram_size(&self) -> u64 {
         self.low_ram.len() + self.high_ram.len()
     }
@@ -135,6 +148,18 @@ mod tests {
             assert_eq!(layout.high_mmio.start % HIGH_MMIO_ALIGN, 0);
             assert!(layout.high_mmio.start >= layout.high_ram.end);
             assert!(layout.low_ram.end <= LOW_MMIO.start);
+            assert_eq!(layout.ram_size(), mib << 20);
+        }
+    }
+
+    #[test]
+    fn test_layout_with_hot_add_has_an_aligned_window_between_ram_and_mmio() {
+        for (mib, added) in [(512, 7680), (3072, 1), (5120, 1024), (5121, 3 << 10)] {
+            let layout = MemoryLayout::with_hot_add(mib << 20, added << 20);
+            let window = layout.hot_add;
+            assert_eq!((window.start % HOT_ADD_ALIGN, window.len()), (0, added << 20));
+            assert!(layout.high_ram.end <= window.start && window.end <= layout.high_mmio.start);
+            assert_eq!(layout.high_mmio.start % HIGH_MMIO_ALIGN, 0);
             assert_eq!(layout.ram_size(), mib << 20);
         }
     }

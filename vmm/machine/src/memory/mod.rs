@@ -1,13 +1,16 @@
-//! Guest physical memory: the layout of RAM and MMIO windows, the memfd that backs the RAM, and the
-//! memory of devices in the windows.
+//! Guest physical memory: the layout of RAM and MMIO windows, the memfd that backs the RAM, memory
+//! that is added later, and the memory of devices in the windows.
 
+mod hot_add;
 mod layout;
 mod ram;
 mod window;
 
+pub use hot_add::HotAddSlots;
+pub use layout::AddressRange;
 pub(crate) use layout::{
-    ACPI_BASE, ACPI_END, AddressRange, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE, LAPIC_BASE,
-    LOW_MMIO, MemoryLayout, TPM_MMIO, TSS_BASE,
+    ACPI_BASE, ACPI_END, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE, LAPIC_BASE, LOW_MMIO,
+    MemoryLayout, TPM_MMIO, TSS_BASE,
 };
 #[cfg(test)]
 pub(crate) use layout::{HIGH_MMIO_SIZE, LOW_RAM_LIMIT};

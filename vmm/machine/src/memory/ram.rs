@@ -57,26 +57,29 @@ pub enum MemoryError {
     Regions(String),
 }
 
-/// Allocates and maps the RAM of `layout`.
+/// Allocates and maps the RAM of `layout`, and maps its window for memory that is added later.
 ///
-/// With `hugepages`, the kernel reserves every page now: a missing page would kill the guest later.
+/// With `hugepages`, the kernel reserves every page of RAM now: a missing page would kill the guest
+/// later.
 /// Otherwise the kernel allocates pages when the guest touches them, as transparent hugepages if
 /// the host allows them.
 ///
 /// # Errors
 /// [`MemoryError`]; all causes are in the host.
 pub(crate) fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMemory, MemoryError> {
-    let size = layout.ram_size();
-    let mib = size >> 20;
+    let size = layout.ram_size() + layout.hot_add.len();
+    let mib = layout.ram_size() >> 20;
     let file = Arc::new(memfd(hugepages).map_err(MemoryError::Memfd)?);
     file.set_len(size).map_err(|source| MemoryError::Size { mib, source })?;
     seal(&file).map_err(MemoryError::Memfd)?;
 
-    let mut regions = Vec::with_capacity(2);
+    let mut regions = Vec::with_capacity(3);
     let mut offset = 0;
-    for range in [layout.low_ram, layout.high_ram].into_iter().filter(|range| !range.is_empty()) {
+    let ranges = [layout.low_ram, layout.high_ram, layout.hot_add];
+    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
         // Without MAP_NORESERVE the kernel reserves the hugepages in mmap.
-        let reserve = if hugepages { 0 } else { libc::MAP_NORESERVE };
+        let is_ram = range != layout.hot_add;
+        let reserve = if hugepages && is_ram { 0 } else { libc::MAP_NORESERVE };
         let mapping = MmapRegionBuilder::new(range.len() as usize)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             .with_mmap_flags(libc::MAP_SHARED | reserve)
@@ -84,7 +87,7 @@ pub(crate) fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMe
             .with_hugetlbfs(hugepages)
             .build()
             .map_err(|source| match hugepages {
-                true => MemoryError::Hugepages { mib, pages: size.div_ceil(2 << 20), source },
+                true => MemoryError::Hugepages { mib, pages: mib.div_ceil(2), source },
                 false => MemoryError::Map { mib, source },
             })?;
         advise(mapping.as_ptr(), mapping.size(), hugepages);

@@ -59,6 +59,9 @@ pub struct MachineConfig {
     pub msvm: Option<MsvmConfig>,
     /// Bytes of guest RAM: whole MiB, or whole 2 MiB with `hugepages`.
     pub memory_bytes: u64,
+    /// Bytes of guest RAM with all memory that can be added later, in the same units. Less than
+    /// `memory_bytes`: none can be added.
+    pub max_memory_bytes: u64,
     /// Whether the host's 2 MiB hugepages back the RAM, instead of ordinary pages.
     pub hugepages: bool,
     /// Number of vCPUs, 1 to [`MAX_CPUS`].

@@ -81,6 +81,8 @@ pub(super) enum Command {
     Thaw(ThawArgs),
     /// Copies a file to a running machine's guest
     CopyTo(CopyToArgs),
+    /// Shows and sets the size of a running machine's dynamic memory
+    Memory(MemoryArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
     /// Prints a trace of a machine's VMBus (synthvm run --trace-bus)
@@ -143,8 +145,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE[,KEY=VALUE]", help_heading = "Boot")]
     firmware_vars: Option<String>,
 
-    /// RAM: 512M, 1G, 5GiB [default: 1G]; keys: size, hugepages=on|off
-    #[arg(long, value_name = "SIZE", help_heading = "Memory and processors")]
+    /// RAM: 512M, 1G, 5GiB [default: 1G]; keys: size, hugepages=on|off. With min=SIZE or max=SIZE
+    /// the guest's RAM follows its demand (dynamic memory): see docs/memory.md for the keys buffer,
+    /// start-delay, free-page-reporting and dynamic
+    #[arg(long, value_name = "SIZE[,KEY=VALUE]", help_heading = "Memory and processors")]
     memory: Option<String>,
     /// Backs RAM with the host's hugepages (the same as --memory SIZE,hugepages=on)
     #[arg(long, help_heading = "Memory and processors")]
@@ -519,6 +523,49 @@ pub(super) struct NetArgs {
 pub(super) enum LinkArg {
     Up,
     Down,
+}
+
+const MEMORY_EXAMPLES: &str = "\
+The machine must have dynamic memory (synthvm run --memory 2G,min=512M,max=8G).
+
+Examples:
+  Show the sizes:
+    synthvm memory status vm.sock
+  Let the guest have 1 GiB, or what it needs if that is more:
+    synthvm memory set vm.sock 1G
+  Let its demand decide again:
+    synthvm memory set vm.sock
+
+Exit status 0 if the command succeeded, 1 if the machine refused, 2 if the command line is wrong.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = MEMORY_EXAMPLES)]
+pub(super) struct MemoryArgs {
+    #[command(subcommand)]
+    pub(super) verb: MemoryVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MemoryVerb {
+    /// Shows assigned memory, demand, balloon and the host's memory
+    Status {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sets the size that the guest shall have, from min to max. It gets more if its demand is
+    /// higher, and takes a while; `status` shows it
+    Set {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// The size: 512M, 1G. Without it, the guest's demand decides
+        #[arg(value_name = "SIZE")]
+        size: Option<ByteSize>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

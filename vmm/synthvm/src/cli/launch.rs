@@ -9,7 +9,6 @@ use synthvm_machine::unix_socket::ListeningSocket;
 use synthvm_machine::{self as machine, Machine};
 use synthvm_tpm::Emulator;
 use synthvm_web_console::Libraries;
-use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
 use super::console::start_web;
@@ -22,6 +21,7 @@ use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
 use crate::display::{Display, Vnc};
+use crate::dynamic_memory::{MemoryControl, guest_ram};
 use crate::networks::{NetworkSet, OpenNetworks};
 use crate::services::{ClockWatch, GuestServices};
 use crate::trace::TraceFile;
@@ -50,8 +50,7 @@ pub(super) fn launch(
     let internal = |what: &str, error: &dyn std::fmt::Display| {
         Failure::text(Exit::Internal, format!("{what}: {error}"))
     };
-    let ram = GuestRam::new(machine.memory().clone())
-        .map_err(|error| internal("guest memory", &error))?;
+    let ram = guest_ram(&machine).map_err(|error| internal("guest memory", &error))?;
     let bus = VmBus::new(ram.clone(), machine.synic());
     let _trace = trace.map(|file| start_trace(file, &bus)).transpose()?;
     let disks = Arc::new(disks);
@@ -79,6 +78,8 @@ pub(super) fn launch(
     if let Some(display) = &display {
         machine.add_reset_hook(display.reset_hook());
     }
+    let memory = MemoryControl::start(&config.memory, &mut machine, &ram, &bus)
+        .map_err(|error| internal("dynamic memory", &*error))?;
 
     let target = Target::new(Parts {
         handle: machine.handle(),
@@ -90,6 +91,7 @@ pub(super) fn launch(
         vsock,
         services: services.clone(),
         serial: Some(machine.serial_hubs().clone()),
+        memory,
         memory_bytes: config.memory.size.bytes(),
         resets,
     });

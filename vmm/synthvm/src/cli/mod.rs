@@ -12,6 +12,7 @@ mod exit;
 mod image;
 mod launch;
 mod log;
+mod memory;
 mod network;
 mod run;
 mod service_args;
@@ -70,6 +71,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Freeze(args) => backup::freeze(&args),
         Command::Thaw(args) => backup::thaw(&args),
         Command::CopyTo(args) => copy::copy_to(&args),
+        Command::Memory(args) => memory::memory(&args.verb),
         Command::Image(image) => image::image(&image.verb),
         Command::Trace(trace) => trace::trace(&trace.verb),
     };

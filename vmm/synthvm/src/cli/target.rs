@@ -17,10 +17,11 @@ use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
 use super::watchdog::{TIMEOUT, Waiting, Watchdog};
-use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
+use crate::config::{BufferMode, ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, Responder, StopReason, StreamKind};
 use crate::disks::DiskSet;
 use crate::display::{Display, PointerRequest, ScreenSize};
+use crate::dynamic_memory::{MemoryControl, MemoryReport};
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 use crate::networks::NetworkSet;
 use crate::services::{GuestServices, ServiceRequest};
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) services: GuestServices,
     /// The clients of the serial ports.
     pub(super) serial: Option<[SerialHub; 2]>,
+    pub(super) memory: Option<MemoryControl>,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -131,6 +133,12 @@ impl Target {
         drop(web);
     }
 
+    fn dynamic_memory(&self) -> Result<&MemoryControl, String> {
+        let missing = "the machine has no dynamic memory; start it with --memory \
+            SIZE,min=SIZE,max=SIZE";
+        self.parts.memory.as_ref().ok_or_else(|| missing.to_owned())
+    }
+
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,6 +195,7 @@ impl ControlTarget for Target {
         report.display = parts.display.as_ref().map(Display::report);
         report.vsock = parts.vsock.as_ref().map(Vsock::report);
         report.services = parts.services.report();
+        report.memory = parts.memory.as_ref().map(MemoryControl::report);
         report.set_vcpus(&parts.handle.vcpu_exits());
         report
     }
@@ -249,6 +258,11 @@ impl ControlTarget for Target {
     }
 
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
+        if self.parts.memory.is_some() && disk.buffers == BufferMode::Fixed {
+            return Err("the machine has dynamic memory, which `buffers=fixed` forbids; use \
+                buffers=plain"
+                .into());
+        }
         self.parts.disks.add(&disk).map_err(|error| error.to_string())
     }
 
@@ -299,6 +313,14 @@ impl ControlTarget for Target {
     fn service(&self, request: ServiceRequest, responder: Responder) {
         self.parts.services.perform(request, responder);
     }
+
+    fn memory(&self) -> Result<MemoryReport, String> {
+        self.dynamic_memory().map(MemoryControl::report)
+    }
+
+    fn set_memory(&self, size: Option<ByteSize>) -> Result<(), String> {
+        self.dynamic_memory()?.set_size(size)
+    }
 }
 
 #[cfg(test)]
@@ -337,6 +359,7 @@ mod tests {
                     vsock: None,
                     services: GuestServices::default(),
                     serial: None,
+                    memory: None,
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -397,7 +420,7 @@ mod tests {
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
         let networks = NetworkSet::default();
-        let (tpm, display, serial, vsock) = (None, None, None, None);
+        let (tpm, display, serial, memory, vsock) = (None, None, None, None, None);
         let resets = Arc::default();
         let (services, memory_bytes) = (GuestServices::default(), 0);
         let parts = Parts {
@@ -408,6 +431,7 @@ mod tests {
             tpm,
             display,
             serial,
+            memory,
             vsock,
             services,
             memory_bytes,

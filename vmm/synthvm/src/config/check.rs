@@ -8,8 +8,9 @@ use synthvm_images::Parents;
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, HypervPreset, MAX_LUNS, MAX_MEMORY,
-    MIN_MEMORY, SerialConfig, VmConfig, VncAddress, firmware, network, vnc,
+    BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, HypervPreset, MAX_BUFFER_PERCENT,
+    MAX_LUNS, MAX_MEMORY, MAX_START_DELAY_SECONDS, MIN_MEMORY, SerialConfig, VmConfig, VncAddress,
+    firmware, network, vnc,
 };
 
 const MIB: u64 = 1 << 20;
@@ -54,7 +55,38 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
 }
 
 fn check_memory(config: &VmConfig) -> Result<(), String> {
-    let (size, hugepages) = (config.memory.size, config.memory.hugepages);
+    let memory = &config.memory;
+    check_memory_size(memory.size, memory.hugepages)?;
+    if !memory.is_dynamic() {
+        return Ok(());
+    }
+    let (min, size, max) = (memory.min(), memory.size, memory.max());
+    for bound in [min, max] {
+        check_memory_size(bound, memory.hugepages)?;
+    }
+    if min > size || size > max {
+        return Err(format!(
+            "the machine boots with {size}, which must be from min={min} to max={max}"
+        ));
+    }
+    if memory.buffer > MAX_BUFFER_PERCENT {
+        return Err(format!("`buffer` is 0 to {MAX_BUFFER_PERCENT} percent"));
+    }
+    if memory.start_delay > MAX_START_DELAY_SECONDS {
+        return Err(format!("`start-delay` is 0 to {MAX_START_DELAY_SECONDS} seconds"));
+    }
+    if !config.hyperv.offers(super::HypervOption::Synic) {
+        return Err("dynamic memory is on VMBus, which needs `synic`; leave synic on".into());
+    }
+    match config.disks.iter().any(|disk| disk.buffers == BufferMode::Fixed) {
+        true => Err("dynamic memory takes pages from the guest, which `buffers=fixed` of a disk \
+            forbids; leave one of them out"
+            .into()),
+        false => Ok(()),
+    }
+}
+
+fn check_memory_size(size: ByteSize, hugepages: bool) -> Result<(), String> {
     let unit = if hugepages { 2 * MIB } else { MIB };
     if size < MIN_MEMORY {
         return Err(format!("{size} is too small; a machine has {MIN_MEMORY} to {MAX_MEMORY}"));

@@ -18,6 +18,8 @@ mod limits;
 mod load;
 mod memory;
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod msvm_tests;
 mod network;
 mod node;
@@ -50,7 +52,9 @@ pub use firmware::{FirmwareConfig, FirmwareVarsConfig};
 pub use inputs::InputError;
 pub use limits::LimitsConfig;
 pub use load::{Flag, KEYS};
-pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
+pub use memory::{
+    MAX_BUFFER_PERCENT, MAX_MEMORY, MAX_START_DELAY_SECONDS, MIN_MEMORY, MemoryConfig,
+};
 pub(crate) use network::instance;
 pub use network::{
     Descriptors, MAX_CARDS, MAX_MTU, MAX_QUEUES, MIN_MTU, NetworkBackend, NetworkConfig,
@@ -185,16 +189,28 @@ impl VmConfig {
             firmware: self.machine_firmware(),
             msvm: self.machine_msvm(),
             memory_bytes: self.memory.size.bytes(),
+            max_memory_bytes: if self.memory.is_dynamic() { self.memory.max().bytes() } else { 0 },
             hugepages: self.memory.hugepages,
             cpus: self.cpus,
             serial: [self.serial.clone(), self.serial2.clone()],
-            hyperv: self.hyperv.clone(),
+            hyperv: self.machine_hyperv(),
             irqchip: self.irqchip,
             rtc: self.rtc,
             on_reset: self.on_reset,
             on_panic: self.on_panic,
             kvm: self.kvm.clone(),
         }
+    }
+}
+
+impl VmConfig {
+    /// Returns the enlightenments with those that dynamic memory needs.
+    fn machine_hyperv(&self) -> HypervConfig {
+        let mut hyperv = self.hyperv.clone();
+        if self.memory.is_dynamic() && self.memory.free_page_reporting {
+            hyperv.overrides.entry(HypervOption::ExtendedHypercalls).or_insert(true);
+        }
+        hyperv
     }
 }
 

@@ -17,8 +17,9 @@ use std::path::Path;
 
 use synthvm_net::LinkState;
 
-use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
+use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 use crate::display::{PointerRequest, ScreenSize};
+use crate::dynamic_memory::MemoryReport;
 use crate::inspect::InspectReport;
 use crate::services::ServiceRequest;
 
@@ -180,4 +181,15 @@ pub trait ControlTarget: Send + Sync {
 
     /// Asks the guest's integration services. Does not wait: `responder` answers later.
     fn service(&self, request: ServiceRequest, responder: Responder);
+    /// Returns the state of dynamic memory.
+    ///
+    /// # Errors
+    /// The machine has none.
+    fn memory(&self) -> Result<MemoryReport, String>;
+
+    /// Sets the size that the guest shall have. `None`: its demand decides. Does not wait.
+    ///
+    /// # Errors
+    /// Returns the cause; nothing has changed.
+    fn set_memory(&self, size: Option<ByteSize>) -> Result<(), String>;
 }

@@ -126,6 +126,16 @@ pub enum Request {
         /// The inner request.
         request: Box<ServiceRequest>,
     },
+    /// Return the state of dynamic memory: a [`MemoryReport`].
+    ///
+    /// [`MemoryReport`]: crate::dynamic_memory::MemoryReport
+    MemoryStatus {},
+    /// Set the size that the guest shall have.
+    MemorySet {
+        /// The size; null or absent: the guest's demand decides.
+        #[serde(default)]
+        size: Option<ByteSize>,
+    },
 }
 
 fn first_port() -> u8 {
@@ -147,7 +157,7 @@ pub struct DiskPlace {
 const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, \
     disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link, screenshot, \
     send-keys, type-text, pointer, pause, resume, open-serial, open-screen, web-link, \
-    service";
+    service, memory-status, memory-set";
 
 impl Request {
     /// Reads a request.
@@ -188,7 +198,9 @@ impl Request {
             | Request::NetLink { .. }
             | Request::SendKeys { .. }
             | Request::TypeText { .. }
-            | Request::Pointer { .. } => false,
+            | Request::Pointer { .. }
+            | Request::MemoryStatus {}
+            | Request::MemorySet { .. } => false,
             Request::DiskAdd { .. }
             | Request::DvdAdd { .. }
             | Request::DiskRemove { .. }
@@ -274,6 +286,8 @@ pub(crate) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::Pointer { pointer } => reply(target.point(&pointer)),
         // Its answer comes later: `Jobs::ask_guest`.
         Request::Service { .. } => Reply::refused("this request cannot be answered here"),
+        Request::MemoryStatus {} => reply(target.memory()),
+        Request::MemorySet { size } => reply(target.set_memory(size)),
     }
 }
 

@@ -12,11 +12,12 @@ use synthvm_services::ServiceError;
 use synthvm_services::protocol::ServiceKind;
 
 use super::*;
-use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
+use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{
     Client, DiskPlace, Hold, MAX_REQUEST_BYTES, Request, Responder, StopReason, StopSignals,
 };
 use crate::display::{PointerRequest, ScreenSize};
+use crate::dynamic_memory::MemoryReport;
 use crate::inspect::{DiskReport, InspectReport};
 use crate::services::ServiceRequest;
 
@@ -143,6 +144,14 @@ impl ControlTarget for Recorder {
 
     fn point(&self, pointer: &PointerRequest) -> Result<(), String> {
         self.note(format!("point {} {}", pointer.x, pointer.y))
+    }
+
+    fn memory(&self) -> Result<MemoryReport, String> {
+        Ok(MemoryReport { assigned: 7, ..Default::default() })
+    }
+
+    fn set_memory(&self, size: Option<ByteSize>) -> Result<(), String> {
+        self.note(format!("memory {size:?}"))
     }
 }
 

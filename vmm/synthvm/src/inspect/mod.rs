@@ -9,6 +9,7 @@ mod network;
 mod rates;
 mod render;
 mod render_display;
+mod render_memory;
 mod render_network;
 mod render_services;
 mod render_vsock;
@@ -19,6 +20,7 @@ pub(crate) use gather::{disk, tpm};
 pub use metrics::metrics;
 pub use network::{CaptureReport, NetworkDrops, NetworkQueueReport, NetworkReport};
 pub use render::{Style, render};
+pub use render_memory::render_memory;
 pub use report::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,
     InspectReport, MachineReport, MessageCounts, PanicReport, RingReport, RingsReport,

@@ -7,7 +7,7 @@ use synthvm_storvsp::UnitKind;
 use super::rates::{Rates, bytes, short};
 use super::table::printable;
 use super::{Align, ChannelReport, InspectReport, RingReport, Table};
-use super::{render_display, render_network, render_services, render_vsock};
+use super::{render_display, render_memory, render_network, render_services, render_vsock};
 
 const L: Align = Align::Left;
 const R: Align = Align::Right;
@@ -53,13 +53,15 @@ pub fn render(
     disks(&mut text, now, before, &rates);
     limits(&mut text, now);
     networks(&mut text, now, before, &rates);
-    for (title, table) in [
+    let tables = [
+        ("Dynamic memory", render_memory::memory(now)),
         ("Screen", render_display::screen(now)),
         ("Viewers", render_display::viewers(now)),
         ("Input", render_display::input(now)),
         ("Sockets", render_vsock::vsock(now)),
         ("Services", render_services::services(now)),
-    ] {
+    ];
+    for (title, table) in tables {
         if let Some(table) = table {
             text.section(title, &table);
         }

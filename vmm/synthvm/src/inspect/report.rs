@@ -8,6 +8,7 @@ use super::NetworkReport;
 use crate::display::DisplayReport;
 use crate::services::ServicesReport;
 use crate::vsock::VsockReport;
+use crate::dynamic_memory::MemoryReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.
@@ -44,6 +45,9 @@ pub struct InspectReport {
     /// The integration services; `None` for a machine without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<ServicesReport>,
+    /// Dynamic memory; `None` for a machine without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryReport>,
     /// The last panic that the guest reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<PanicReport>,

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
-use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
+use synthvm::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 use synthvm::control::{
     ControlServer, ControlTarget, DiskPlace, Responder, StopReason, StreamKind,
 };
 use synthvm::display::{PointerRequest, ScreenSize};
+use synthvm::dynamic_memory::MemoryReport;
 use synthvm::inspect::{
     ConnectionReport, ConnectionState, DiskReport, InspectReport, NetworkReport,
 };
@@ -162,6 +163,16 @@ impl ControlTarget for Talker {
             _ => responder.answer(Ok(())),
         }
     }
+
+    fn memory(&self) -> Result<MemoryReport, String> {
+        let (assigned, demand) = (768 << 20, Some(300 << 20));
+        Ok(MemoryReport { assigned, demand, ..Default::default() })
+    }
+
+    fn set_memory(&self, size: Option<ByteSize>) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("memory {size:?}"));
+        if size == Some(ByteSize::from_mib(1)) { Err("too small".into()) } else { Ok(()) }
+    }
 }
 
 struct Machine {
@@ -294,6 +305,23 @@ fn test_requests_to_the_guest_reach_it_and_its_refusals_have_a_status_of_their_o
     scratch.refuses(&["ip", "set", "sock", "--address", "10.0.0.7"], 2, &["--subnet"]);
     scratch.refuses(&["copy-to", "sock", "missing", "/tmp/"], 4, &["missing"]);
     scratch.refuses(&["copy-to", "sock", "."], 2, &["GUEST-PATH"]);
+}
+
+#[test]
+fn test_memory_commands_reach_the_machine_and_show_its_state() {
+    let machine = Machine::start(u64::MAX);
+    let scratch = &machine.scratch;
+    let text = scratch.accepts(&["memory", "status", "sock"]);
+    assert!(text.contains("768 MiB") && text.contains("300 MiB"), "{text}");
+    let json = scratch.accepts(&["memory", "status", "sock", "--json"]);
+    assert!(json.contains("\"assigned\": 805306368"), "{json}");
+    scratch.accepts(&["memory", "set", "sock", "512M"]);
+    scratch.accepts(&["memory", "set", "sock"]);
+    let told = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(told, ["memory Some(ByteSize(536870912))", "memory None"]);
+    scratch.refuses(&["memory", "set", "sock", "1M"], 1, &["too small"]);
+    scratch.refuses(&["memory", "set", "sock", "half"], 2, &["half"]);
+    scratch.refuses(&["memory", "sock"], 2, &["sock"]);
 }
 
 #[test]

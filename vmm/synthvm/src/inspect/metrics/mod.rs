@@ -7,6 +7,7 @@ mod bus;
 mod devices;
 mod display;
 mod services;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +29,7 @@ pub fn metrics(report: &InspectReport) -> String {
     display::display(&mut text, report);
     vsock::vsock(&mut text, report);
     services::services(&mut text, report);
+    memory::memory(&mut text, report);
     text.finish()
 }
 
