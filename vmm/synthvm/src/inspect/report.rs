@@ -6,9 +6,9 @@ use vmbus_host::WorkerStats;
 
 use super::NetworkReport;
 use crate::display::DisplayReport;
+use crate::dynamic_memory::MemoryReport;
 use crate::services::ServicesReport;
 use crate::vsock::VsockReport;
-use crate::dynamic_memory::MemoryReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.

@@ -6,8 +6,8 @@
 mod bus;
 mod devices;
 mod display;
-mod services;
 mod memory;
+mod services;
 #[cfg(test)]
 mod tests;
 mod text;
