@@ -12,7 +12,9 @@
 //! | `devices` | serial ports, RTC, power management, IOAPIC |
 //! | `irq` | interrupt lines and their routing |
 //! | `memory`, `acpi`, `boot` | guest RAM, tables, kernel |
+//! | `generation` | the generation id: its place, its change |
 //! | `firmware` | the platform of UEFI firmware: its devices, tables and memory slots |
+//! | `smbios` | the machine's identity and its SMBIOS tables |
 //! | `msvm` | Hyper-V's generation 2 firmware: its loading, its ports and its watchdog |
 //! | [`unix_socket`] | sockets that belong to one user |
 
@@ -21,6 +23,7 @@ mod boot;
 mod crash;
 mod devices;
 mod firmware;
+mod generation;
 mod guest_log;
 mod hyperv;
 mod irq;
@@ -28,6 +31,7 @@ mod machine;
 mod memory;
 mod msvm;
 mod options;
+mod smbios;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod unix_socket;
@@ -45,5 +49,5 @@ pub use memory::{AddressRange, GuestMemory, HotAddSlots, MemoryError, WindowErro
 pub use msvm::{MsvmError, MsvmSource};
 pub use options::{
     FirmwareConfig, HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig,
-    MsvmConfig, OnPanic, OnReset, RtcBase, SerialConfig, host_path,
+    MsvmConfig, OnPanic, OnReset, RtcBase, SerialConfig, SmbiosConfig, host_path,
 };

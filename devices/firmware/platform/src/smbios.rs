@@ -2,18 +2,33 @@
 
 const LOW_LIMIT: u64 = 1 << 32;
 
+/// The identity of the machine. An empty text is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Manufacturer of system, board, chassis and processors.
+    pub manufacturer: String,
+    /// Product name of system and board.
+    pub product: String,
+    /// Version of system, board and chassis.
+    pub version: String,
+    /// Serial number of system, board and chassis.
+    pub serial: String,
+    /// Stock number of the system.
+    pub sku: String,
+    /// Family of the system.
+    pub family: String,
+    /// Asset tag of the chassis.
+    pub asset_tag: String,
+    /// UUID of the machine as a GUID: the first three fields are little-endian. Zeros tell that
+    /// there is none.
+    pub uuid: [u8; 16],
+}
+
 /// What the tables tell of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemTables {
-    /// Manufacturer of system, board and processors.
-    pub manufacturer: String,
-    /// Name of the product.
-    pub product: String,
-    /// Version of the product.
-    pub version: String,
-    /// UUID of the machine, as its 16 bytes in the order of its text form; zeros tell that there is
-    /// none.
-    pub uuid: [u8; 16],
+    /// The machine's identity.
+    pub identity: Identity,
     /// Number of vCPUs.
     pub cpus: u16,
     /// RAM as address ranges (start and end), ascending.
@@ -27,6 +42,17 @@ pub struct SmbiosFiles {
     pub anchor: Vec<u8>,
     /// `etc/smbios/smbios-tables`.
     pub tables: Vec<u8>,
+}
+
+impl SmbiosFiles {
+    /// Returns the entry point for tables at this address.
+    #[must_use]
+    pub fn anchor_for(&self, address: u64) -> Vec<u8> {
+        let mut anchor = self.anchor.clone();
+        anchor[16..24].copy_from_slice(&address.to_le_bytes());
+        seal(&mut anchor);
+        anchor
+    }
 }
 
 /// Handles of the structures that others refer to.
@@ -43,41 +69,48 @@ impl SystemTables {
         let mut anchor = b"_SM3_\0\x18\x03\x02\0\x01\0".to_vec();
         anchor.extend((tables.len() as u32).to_le_bytes());
         anchor.extend([0; 8]);
-        anchor[5] = anchor.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+        seal(&mut anchor);
         SmbiosFiles { anchor, tables }
     }
 
     fn tables(&self) -> Vec<u8> {
-        let (manufacturer, product, version) =
-            (&*self.manufacturer, &*self.product, &*self.version);
+        let Identity { manufacturer, product, version, serial, sku, family, asset_tag, uuid } =
+            &self.identity;
         let ram: u64 = self.ram.iter().map(|(start, end)| end - start).sum();
         let mut tables = Vec::new();
 
         // BIOS: starts at E800h; characteristics unsupported (bit 3); UEFI, virtual machine.
+        let mut texts = Texts::default();
         let mut bios = structure(0, 0);
-        bios.extend([1, 2, 0, 0xE8, 0, 0]);
+        bios.extend([texts.number(manufacturer), texts.number(version), 0, 0xE8, 0, 0]);
         bios.extend(8_u64.to_le_bytes());
         bios.extend([0, 0b1_1000, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
-        finish(&mut tables, bios, &[manufacturer, version]);
+        finish(&mut tables, bios, &texts.0);
 
         // System; woken by the power switch.
+        let mut texts = Texts::default();
         let mut system = structure(1, 0x100);
-        system.extend([1, 2, 3, 0]);
-        system.extend(mixed_endian(self.uuid));
-        system.extend([6, 0, 0]);
-        finish(&mut tables, system, &[manufacturer, product, version]);
+        system.extend([manufacturer, product, version, serial].map(|text| texts.number(text)));
+        system.extend(uuid);
+        system.extend([6, texts.number(sku), texts.number(family)]);
+        finish(&mut tables, system, &texts.0);
 
         // Board, in the chassis; a motherboard.
+        let mut texts = Texts::default();
         let mut board = structure(2, 0x200);
-        board.extend([1, 2, 3, 0, 0, 1, 0]);
+        board.extend([manufacturer, product, version, serial].map(|text| texts.number(text)));
+        board.extend([0, 1, 0]);
         board.extend(handle::CHASSIS.to_le_bytes());
         board.extend([0xA, 0]);
-        finish(&mut tables, board, &[manufacturer, product, version]);
+        finish(&mut tables, board, &texts.0);
 
         // Chassis: other; all states are safe, security unknown.
+        let mut texts = Texts::default();
         let mut chassis = structure(3, handle::CHASSIS);
-        chassis.extend([1, 1, 2, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        finish(&mut tables, chassis, &[manufacturer, version]);
+        chassis.extend([texts.number(manufacturer), 1]);
+        chassis.extend([version, serial, asset_tag].map(|text| texts.number(text)));
+        chassis.extend([3, 3, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        finish(&mut tables, chassis, &texts.0);
 
         for cpu in 0..self.cpus {
             let mut processor = structure(4, 0x400 + cpu);
@@ -138,6 +171,27 @@ fn structure(kind: u8, handle: u16) -> Vec<u8> {
     vec![kind, 0, low, high]
 }
 
+/// The strings of a structure.
+#[derive(Default)]
+struct Texts<'a>(Vec<&'a str>);
+
+impl<'a> Texts<'a> {
+    /// Returns the number of a string in its structure; 0 for an empty one, which is left out.
+    fn number(&mut self, text: &'a str) -> u8 {
+        if text.is_empty() {
+            return 0;
+        }
+        self.0.push(text);
+        self.0.len() as u8
+    }
+}
+
+/// Sets the checksum of an entry point.
+fn seal(anchor: &mut [u8]) {
+    anchor[5] = 0;
+    anchor[5] = anchor.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+}
+
 /// Appends a structure and its strings, which its fields number from 1.
 fn finish(tables: &mut Vec<u8>, mut structure: Vec<u8>, strings: &[&str]) {
     structure[1] = structure.len() as u8;
@@ -154,22 +208,20 @@ fn finish(tables: &mut Vec<u8>, mut structure: Vec<u8>, strings: &[&str]) {
     }
 }
 
-/// Returns a UUID in the order of SMBIOS: the first three fields little-endian.
-fn mixed_endian(uuid: [u8; 16]) -> [u8; 16] {
-    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    ORDER.map(|index| uuid[index])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn files(cpus: u16, ram: &[(u64, u64)]) -> SmbiosFiles {
         let tables = SystemTables {
-            manufacturer: "SynthVM".into(),
-            product: "Virtual Machine".into(),
-            version: String::new(),
-            uuid: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+            identity: Identity {
+                manufacturer: "SynthVM".into(),
+                product: "Virtual Machine".into(),
+                serial: "S-1".into(),
+                asset_tag: "A-2".into(),
+                uuid: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+                ..Identity::default()
+            },
             cpus,
             ram: ram.to_vec(),
         };
@@ -200,6 +252,13 @@ mod tests {
     }
 
     #[test]
+    fn test_anchor_for_an_address_has_it_and_sums_to_zero() {
+        let anchor = files(1, &[(0, 1 << 30)]).anchor_for(0xF_0020);
+        assert_eq!(anchor[16..24], 0xF_0020_u64.to_le_bytes());
+        assert_eq!(anchor.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+    }
+
+    #[test]
     fn test_tables_walk_to_the_end_with_all_types_in_their_sizes() {
         let files = files(2, &[(0, 3 << 30), (4 << 30, 6 << 30)]);
         let structures = walk(&files.tables);
@@ -220,8 +279,11 @@ mod tests {
         ];
         assert_eq!(sizes, expected);
         let (system, strings) = &structures[1];
-        assert_eq!(system[8..16], [3, 2, 1, 0, 5, 4, 7, 6]);
-        assert_eq!(strings[..2], ["SynthVM", "Virtual Machine"]);
+        assert_eq!(system[4..12], [1, 2, 0, 3, 0, 1, 2, 3]);
+        assert_eq!(*strings, ["SynthVM", "Virtual Machine", "S-1"]);
+        let (chassis, strings) = &structures[3];
+        assert_eq!(chassis[4..9], [1, 1, 0, 2, 3]);
+        assert_eq!(*strings, ["SynthVM", "S-1", "A-2"]);
         let mut handles: Vec<_> =
             structures.iter().map(|(bytes, _)| [bytes[2], bytes[3]]).collect();
         handles.sort_unstable();

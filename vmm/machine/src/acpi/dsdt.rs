@@ -1,4 +1,5 @@
-//! DSDT: power-off, processors, serial ports, clock, and the VMBus node under its module device
+//! DSDT: power-off, processors, serial ports, clock, TPM, generation id, and the VMBus node under
+//! its module device
 //! (spec section 9.1).
 
 use acpi_tables::Aml;
@@ -8,12 +9,12 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::Platform;
+use super::{Platform, generation};
 use crate::devices::{pci, rtc, serial};
-use crate::memory::AddressRange;
+use crate::memory::{AddressRange, IOAPIC_BASE, LAPIC_BASE};
 
 /// `_STA` bits: present, enabled, shown in the UI, functioning.
-const STATUS_OK: u8 = 0xF;
+pub(super) const STATUS_OK: u8 = 0xF;
 /// The interrupt that the VMBus node claims. Guests use the SINT's vector instead, but Windows
 /// requires the resource.
 const VMBUS_IRQ: u8 = 5;
@@ -28,9 +29,14 @@ pub(super) fn build(platform: &Platform) -> Sdt {
     }
     serial_port(&mut bus, "COM1", 1, serial::COM1_PORT, serial::COM1_IRQ);
     serial_port(&mut bus, "COM2", 2, serial::COM2_PORT, serial::COM2_IRQ);
+    interrupt_controllers(&mut bus);
     clock(&mut bus);
     if let Some(registers) = platform.tpm {
         tpm(&mut bus, registers);
+    }
+    if let Some(page) = platform.generation {
+        generation::device(&mut bus, page);
+        generation::event(&mut code);
     }
     module_device(&mut bus, platform);
     if let Some(window) = platform.pci {
@@ -50,9 +56,11 @@ impl Aml for Raw {
     }
 }
 
-/// Writes the sleep states: only soft-off (`_S5`), with SLP_TYP 0 in PM1_CNT.
+/// Writes the sleep states: running (`_S0`) and soft-off (`_S5`), with SLP_TYP 0 in PM1_CNT.
 fn sleep_states(code: &mut Vec<u8>) {
-    Name::new("\\_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(code);
+    for name in ["\\_S0_", "\\_S5_"] {
+        Name::new(name.into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(code);
+    }
 }
 
 fn processor(code: &mut Vec<u8>, uid: usize) {
@@ -63,17 +71,33 @@ fn processor(code: &mut Vec<u8>, uid: usize) {
     .to_aml_bytes(code);
 }
 
-fn serial_port(code: &mut Vec<u8>, name: &str, uid: u8, port: u16, irq: u8) {
+fn serial_port(code: &mut Vec<u8>, name: &'static str, uid: u8, port: u16, irq: u8) {
     Device::new(
         name.into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0501")),
             &Name::new("_UID".into(), &uid),
+            &Name::new("_DDN".into(), &name),
             &Name::new("_STA".into(), &STATUS_OK),
             &Name::new(
                 "_CRS".into(),
                 &ResourceTemplate::new(vec![&IO::new(port, port, 1, 8), &LegacyIrq(irq)]),
             ),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+/// Writes the interrupt controllers, so that no guest gives their addresses to something else (spec
+/// firmware-windows section D2).
+fn interrupt_controllers(code: &mut Vec<u8>) {
+    let page = |base: u64| Memory32Fixed::new(true, base as u32, 0x1000);
+    let (local, io) = (page(LAPIC_BASE), page(IOAPIC_BASE));
+    Device::new(
+        "APIC".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0003")),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&local, &io])),
         ],
     )
     .to_aml_bytes(code);

@@ -3,6 +3,7 @@
 
 mod dsdt;
 mod fadt;
+mod generation;
 mod madt;
 mod tpm2;
 mod waet;
@@ -35,6 +36,8 @@ pub(crate) struct Platform {
     pub pci: Option<AddressRange>,
     /// The registers of the TPM 2.0, if there is one.
     pub tpm: Option<AddressRange>,
+    /// The page that begins with the generation id, if the machine's tables name it.
+    pub generation: Option<AddressRange>,
 }
 
 /// An error in writing the tables.

@@ -1,5 +1,7 @@
 use super::*;
-use crate::memory::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, TPM_MMIO, allocate};
+use crate::memory::{
+    GENERATION_MMIO, HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, TPM_MMIO, allocate,
+};
 
 fn platform(cpus: u32) -> Platform {
     let high = AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + HIGH_MMIO_SIZE };
@@ -9,6 +11,7 @@ fn platform(cpus: u32) -> Platform {
         mmio: [LOW_MMIO, high],
         pci: None,
         tpm: None,
+        generation: None,
     }
 }
 
@@ -98,7 +101,12 @@ fn test_dsdt_has_vmbus_with_resources_under_its_module_device() {
     ]
     .concat();
     assert!(find(&low).unwrap() > module);
-    assert!(find(b"_S5_").is_some());
+    assert!(find(b"_S0_").is_some() && find(b"_S5_").is_some());
+    // PNP0003 with the pages of the local APICs and of the IOAPIC.
+    let apic = find(b"APIC\x08_HID\x0C\x41\xD0\x00\x03").unwrap();
+    let page = |base: u8| [0x86, 9, 0, 1, 0, 0, base, 0xFE, 0, 0x10, 0, 0];
+    assert!(find(&[page(0xE0), page(0xC0)].concat()).unwrap() > apic);
+    assert!(find(b"_DDN\x0DCOM1\0").is_some());
 }
 
 #[test]
@@ -116,4 +124,21 @@ fn test_tpm_has_a_device_and_a_table_that_names_its_control_area() {
     let registers = [0x86, 9, 0, 1, 0, 0, 0xD4, 0xFE, 0, 0x10, 0, 0];
     assert!(find(&registers).is_some());
     assert!(!self::tables(1).iter().any(|table| table.starts_with(b"TPM2")));
+}
+
+#[test]
+fn test_generation_id_has_a_device_with_its_address_and_an_event_that_notifies_it() {
+    let tables = tables_of(&Platform { generation: Some(GENERATION_MMIO), ..platform(1) });
+    let dsdt = &tables[3];
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|window| window == needle);
+    // A package of two dwords; the high half is zero.
+    let address = [&b"ADDR\x12\x08\x02\x0C"[..], &[0, 0x60, 0xD4, 0xFE], &[0]].concat();
+    let device = find(b"GENC\x08_HID\x0DSYNT0001\0").unwrap();
+    assert!(find(b"VM_Gen_Counter\0").unwrap() > device && find(b"VMGENCTR\0").is_some());
+    assert!(find(&address).unwrap() > device);
+    // Notify(\\_SB.GENC, 0x80) in \\_GPE._E00.
+    let event = find(b"\\_GPE").unwrap();
+    let notify = find(b"_E00\0\x86\\\x2E_SB_GENC\x0A\x80").unwrap();
+    assert!(notify > event && notify < device);
+    assert!(!self::tables(1)[3].windows(4).any(|name| name == b"GENC"));
 }

@@ -70,6 +70,14 @@ impl PmRegisters {
         self.update(|registers| registers.status |= POWER_BUTTON);
     }
 
+    /// Raises the general purpose event `event`, 0 to 15. A guest whose ACPI driver has enabled it
+    /// handles it; otherwise it stays pending.
+    pub(crate) fn raise_event(&self, event: u8) {
+        self.update(|registers| {
+            registers.gpe_status |= 1_u16.checked_shl(event.into()).unwrap_or(0);
+        });
+    }
+
     /// Restores the power-on state. The timer continues.
     pub(crate) fn reset(&self) {
         self.update(|registers| {
@@ -88,7 +96,8 @@ impl PmRegisters {
         }
     }
 
-    fn timer(&self) -> u32 {
+    /// Returns the PM timer.
+    pub(crate) fn timer(&self) -> u32 {
         (self.started.elapsed().as_nanos() * TIMER_HZ / 1_000_000_000) as u32
     }
 
@@ -220,6 +229,21 @@ mod tests {
         write_word(&pm, 0, POWER_BUTTON);
         assert!(!recorder.level.load(Ordering::SeqCst));
         assert_eq!(pm.read(1), 0);
+    }
+
+    #[test]
+    fn test_general_purpose_event_raises_sci_only_when_enabled_until_cleared() {
+        let (recorder, pm) = pm();
+        pm.raise_event(0);
+        assert!(!recorder.level.load(Ordering::SeqCst), "not enabled yet");
+        write_word(&pm, 0xE, 1);
+        assert!(recorder.level.load(Ordering::SeqCst));
+        write_word(&pm, 0xC, 1);
+        assert!(!recorder.level.load(Ordering::SeqCst));
+        pm.raise_event(15);
+        assert_eq!((pm.read(0xC), pm.read(0xD)), (0, 0x80));
+        pm.raise_event(16);
+        assert_eq!((pm.read(0xC), pm.read(0xD)), (0, 0x80), "there is no such event");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::acpi;
 use crate::devices::{Buses, pm};
 use crate::memory::{AddressRange, GuestMemory, HIGH_RAM_BASE, MemoryLayout};
 use crate::options::FirmwareConfig;
+use crate::smbios::MachineIdentity;
 
 /// The devices, and the mapping of the code.
 pub(crate) struct FirmwareDevices {
@@ -37,9 +38,10 @@ impl FirmwareDevices {
         memory: &GuestMemory,
         layout: &MemoryLayout,
         platform: &acpi::Platform,
+        identity: &MachineIdentity,
     ) -> Result<FirmwareDevices, FirmwareError> {
         let map = FirmwareError::Map;
-        let fw_cfg = tables::build(&source, layout, platform)?;
+        let fw_cfg = tables::build(&source, layout, platform, identity)?;
         let (code, template) = (&source.image.code, &source.image.variables);
         let variables = match &config.variables {
             Some(path) => Variables::open(path, template)?,

@@ -1,12 +1,12 @@
 //! What the machine tells its firmware: memory, processors, ACPI and SMBIOS tables, and a kernel,
 //! if there is one (spec firmware-windows section B4).
 
-use synthvm_firmware::smbios::SystemTables;
 use synthvm_firmware::{FwCfg, FwCfgError, TableLoader, Zone, key};
 
 use super::source::FirmwareSource;
 use crate::acpi::{Platform, Tables};
 use crate::memory::MemoryLayout;
+use crate::smbios::{MachineIdentity, ram};
 
 const RSDP_FILE: &str = "etc/acpi/rsdp";
 const TABLES_FILE: &str = "etc/acpi/tables";
@@ -19,6 +19,7 @@ pub(super) fn build(
     source: &FirmwareSource,
     layout: &MemoryLayout,
     platform: &Platform,
+    identity: &MachineIdentity,
 ) -> Result<FwCfg, FwCfgError> {
     let mut device = FwCfg::new();
     let cpus = platform.apic_ids.len() as u16;
@@ -28,24 +29,11 @@ pub(super) fn build(
     // Without a 64-bit PCI window, which could overlap that of VMBus.
     device.add_file("opt/ovmf/X-PciMmio64Mb", b"0".to_vec())?;
     set_acpi(&mut device, platform)?;
-    let smbios = SystemTables {
-        manufacturer: "SynthVM".into(),
-        product: "Virtual Machine".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        uuid: [0; 16],
-        cpus,
-        ram: ram(layout),
-    };
-    let smbios = smbios.files();
+    let smbios = identity.tables(cpus, layout);
     device.add_file("etc/smbios/smbios-anchor", smbios.anchor)?;
     device.add_file("etc/smbios/smbios-tables", smbios.tables)?;
     add_kernel(&mut device, source)?;
     Ok(device)
-}
-
-fn ram(layout: &MemoryLayout) -> Vec<(u64, u64)> {
-    let ranges = [layout.low_ram, layout.high_ram].into_iter();
-    ranges.filter(|range| !range.is_empty()).map(|range| (range.start, range.end)).collect()
 }
 
 fn e820(layout: &MemoryLayout) -> Vec<u8> {

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
 use synthvm_firmware::FirmwareImage;
+use vmbus_protocol::Guid;
 
 use super::*;
 use crate::memory::{AddressRange, LOW_MMIO};
+use crate::options::SmbiosConfig;
 
 /// Reads `len` bytes of an item as firmware does without DMA.
 fn read(device: &mut FwCfg, key: u16, len: usize) -> Vec<u8> {
@@ -40,6 +42,7 @@ fn build_files(mib: u64) -> BTreeMap<String, Vec<u8>> {
         mmio: [LOW_MMIO, layout.high_mmio],
         pci: Some(layout.pci_window()),
         tpm: None,
+        generation: None,
     };
     let source = FirmwareSource {
         image: FirmwareImage { code: Vec::new(), variables: Vec::new() },
@@ -48,7 +51,11 @@ fn build_files(mib: u64) -> BTreeMap<String, Vec<u8>> {
         initrd: None,
         cmdline: String::new(),
     };
-    files(&mut build(&source, &layout, &platform).unwrap())
+    files(&mut build(&source, &layout, &platform, &identity()).unwrap())
+}
+
+fn identity() -> MachineIdentity {
+    MachineIdentity { uuid: Guid::from_bytes([3; 16]), texts: SmbiosConfig::default() }
 }
 
 fn sum(bytes: &[u8]) -> u8 {
@@ -155,6 +162,7 @@ fn test_kernel_with_initrd_and_command_line_has_its_sizes() {
         mmio: [LOW_MMIO; 2],
         pci: None,
         tpm: None,
+        generation: None,
     };
     let source = FirmwareSource {
         image: FirmwareImage { code: Vec::new(), variables: Vec::new() },
@@ -163,7 +171,7 @@ fn test_kernel_with_initrd_and_command_line_has_its_sizes() {
         initrd: Some(vec![8; 20].into()),
         cmdline: "quiet".into(),
     };
-    let mut device = build(&source, &layout, &platform).unwrap();
+    let mut device = build(&source, &layout, &platform, &identity()).unwrap();
     assert_eq!(read(&mut device, key::KERNEL_SIZE, 4), 300_u32.to_le_bytes());
     assert_eq!(read(&mut device, key::INITRD_SIZE, 4), 20_u32.to_le_bytes());
     assert_eq!(read(&mut device, key::CMDLINE_SIZE, 4), 6_u32.to_le_bytes());

@@ -16,6 +16,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use tracing::warn;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+use vmbus_protocol::Guid;
 
 use super::control::Control;
 use super::counters::Counters;
@@ -38,15 +39,18 @@ use crate::firmware::{FirmwareDevices, FirmwareError};
 use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
 use crate::irq::{IOAPIC_PINS, Routes};
-use crate::memory::{self, GuestMemory, IDENTITY_MAP_BASE, LOW_MMIO, MemoryLayout, TSS_BASE};
+use crate::memory::{
+    self, GENERATION_MMIO, GuestMemory, IDENTITY_MAP_BASE, LOW_MMIO, MemoryLayout, TSS_BASE,
+};
 use crate::msvm::{self, MsvmDevices};
 use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
+use crate::smbios::MachineIdentity;
 
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
 
-/// The first KVM memory slot of devices. RAM uses the first two, firmware 8 to 10, and added memory
-/// those from 64 on.
+/// The first KVM memory slot of devices. RAM uses the first two, firmware 8 to 10, the generation id
+/// 11, and added memory those from 64 on.
 const FIRST_WINDOW_SLOT: u32 = 16;
 
 impl Machine {
@@ -76,16 +80,26 @@ impl Machine {
             mmio: [LOW_MMIO, layout.high_mmio],
             pci: config.firmware.as_ref().map(|_| layout.pci_window()),
             tpm: None,
+            // MSVM has its own tables.
+            generation: config.msvm.is_none().then_some(GENERATION_MMIO),
         };
-        let entry = start.load(&memory, &layout, &tables)?;
+        let generation_id = match config.generation_id {
+            Some(id) => id,
+            None => generation::random().map_err(MachineError::system("random numbers"))?,
+        };
+        let identity =
+            MachineIdentity { uuid: Guid::from_bytes(config.uuid), texts: config.smbios.clone() };
+        let entry = start.load(&memory, &layout, &tables, &identity)?;
         let vm = Arc::new(create_vm(&kvm, config.irqchip)?);
         map_memory(&vm, &memory, &layout)?;
         let mut msvm = None;
         let (source, firmware) = match (start, &config.firmware) {
             (Start::Kernel(source), _) => (Some(source), None),
             (Start::Msvm(source), _) => {
-                let Some(config) = &config.msvm else { return Err(MachineError::NothingToStart) };
-                msvm = Some(MsvmDevices::new(config, source, &memory)?);
+                let Some(msvm_config) = &config.msvm else {
+                    return Err(MachineError::NothingToStart);
+                };
+                msvm = Some(MsvmDevices::new(msvm_config, source, &memory, generation_id)?);
                 (None, None)
             }
             (Start::Firmware(source), Some(firmware)) => {
@@ -93,8 +107,9 @@ impl Machine {
                     return Err(FirmwareError::NoReadOnlyMemory.into());
                 }
                 let source = *source;
-                let devices =
-                    FirmwareDevices::new(firmware, source, &vm, &memory, &layout, &tables)?;
+                let devices = FirmwareDevices::new(
+                    firmware, source, &vm, &memory, &layout, &tables, &identity,
+                )?;
                 (None, Some(devices))
             }
             (Start::Firmware(_), None) => return Err(MachineError::NothingToStart),
@@ -154,11 +169,19 @@ impl Machine {
         if let Some(msvm) = &msvm {
             inputs.push(msvm.watchdog(Arc::clone(&control) as _));
         }
+        let place = match &msvm {
+            Some(msvm) => Place::Msvm(msvm.generation()),
+            None => {
+                Place::page(&vm, generation_id).map_err(MachineError::system("generation id"))?
+            }
+        };
+        let generation = Arc::new(Generation::new(place, Arc::clone(&pm)));
         let counters: Arc<[Counters]> = (0..cpus).map(|_| Counters::default()).collect();
         let state = Arc::new(StateCell::default());
         let handle = MachineHandle {
             control: Arc::clone(&control),
             pm: Arc::clone(&pm),
+            generation: Some(generation),
             counters: Arc::clone(&counters),
             state: Arc::clone(&state),
             stop,
@@ -171,6 +194,7 @@ impl Machine {
             layout,
             source,
             tables,
+            identity,
             hyperv: options,
             on_reset: config.on_reset,
             on_panic: config.on_panic,

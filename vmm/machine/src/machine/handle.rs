@@ -10,6 +10,7 @@ use super::counters::{Counters, VcpuExits};
 use crate::crash::CrashParameters;
 use crate::devices::pm::PmRegisters;
 use crate::devices::serial::Escape;
+use crate::generation::Generation;
 #[cfg(any(test, feature = "testing"))]
 use {super::kick::Kicks, crate::devices::InterruptLine};
 
@@ -55,6 +56,8 @@ const STATES: [MachineState; 5] = [
 pub struct MachineHandle {
     pub(super) control: Arc<Control>,
     pub(super) pm: Arc<PmRegisters>,
+    /// Absent in tests without a machine.
+    pub(super) generation: Option<Arc<Generation>>,
     pub(super) counters: Arc<[Counters]>,
     pub(super) state: Arc<StateCell>,
     /// Signalled to end the wait of a vCPU for the reader of standard output.
@@ -109,6 +112,16 @@ impl MachineHandle {
     /// Presses the power button: a guest with a running ACPI driver shuts down.
     pub fn power_button(&self) {
         self.pm.press_power_button();
+    }
+
+    /// Gives the machine a new, random generation id, and notifies the guest: its state was copied
+    /// or taken back. Call this before the vCPUs run for the first time after that, so that no
+    /// guest program runs with the old id. Pause, resume and reset keep the id.
+    ///
+    /// # Errors
+    /// The host has no random numbers, or the machine's memory failed.
+    pub fn renew_generation(&self) -> std::io::Result<()> {
+        self.generation.as_ref().map_or(Ok(()), |generation| generation.renew())
     }
 
     /// Resets the machine, independent of the policy for the guest's own resets.
@@ -183,6 +196,7 @@ impl MachineHandle {
         let control = Arc::new(Control::new(Arc::new(Kicks::new(0).unwrap()), 0));
         let handle = MachineHandle {
             pm: Arc::new(PmRegisters::new(Arc::new(NoLine), Arc::clone(&control) as _)),
+            generation: None,
             control,
             counters: Arc::new([]),
             state: Arc::default(),

@@ -38,6 +38,7 @@ use crate::devices::serial::{RawTerminal, SerialHub};
 use crate::hyperv::{EomWatcher, FreePages, KvmSynic};
 use crate::memory::{GuestMemory, HotAddSlots, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
 use crate::options::{HypervOption, OnPanic, OnReset};
+use crate::smbios::MachineIdentity;
 
 pub use self::clock::{ClockReading, ReferenceClock};
 pub use self::counters::VcpuExits;
@@ -55,6 +56,7 @@ pub struct Machine {
     /// The kernel that each reset starts; none with firmware.
     source: Option<BootSource>,
     tables: acpi::Platform,
+    identity: MachineIdentity,
     hyperv: Vec<HypervOption>,
     on_reset: OnReset,
     on_panic: OnPanic,
@@ -201,6 +203,7 @@ impl Machine {
             layout: self.layout,
             source: self.source,
             tables: self.tables,
+            identity: self.identity,
             on_reset: self.on_reset,
             on_panic: self.on_panic,
             devices: self.devices,
@@ -240,6 +243,7 @@ struct Supervisor {
     layout: MemoryLayout,
     source: Option<BootSource>,
     tables: acpi::Platform,
+    identity: MachineIdentity,
     on_reset: OnReset,
     on_panic: OnPanic,
     devices: ResettableDevices,
@@ -350,13 +354,14 @@ impl Supervisor {
     fn load(&self) -> Result<(), MachineFailure> {
         if let Some(source) = &self.source {
             let memory = &self.shared.memory;
+            let (layout, tables, identity) = (&self.layout, &self.tables, &self.identity);
             let entry =
-                start::load_kernel(source, memory, &self.layout, &self.tables).map_err(Box::new)?;
+                start::load_kernel(source, memory, layout, tables, identity).map_err(Box::new)?;
             *lock(&self.shared.entry) = Some(entry);
         }
         if let Some(msvm) = &self.devices.msvm {
             let state = msvm
-                .load(&self.shared.memory, &self.layout, &self.tables)
+                .load(&self.shared.memory, &self.layout, &self.tables, &self.identity)
                 .map_err(MachineError::from)
                 .map_err(Box::new)?;
             *lock(&self.shared.entry) = Some(Entry::Msvm(state));

@@ -1,12 +1,13 @@
 //! The code that starts in a machine: a kernel, or firmware.
 
 use super::MachineError;
-use crate::acpi;
+use crate::acpi::{self, AcpiError};
 use crate::boot::{BootSource, Entry};
 use crate::firmware::FirmwareSource;
 use crate::memory::{GuestMemory, MemoryLayout};
 use crate::msvm::{MsvmError, MsvmSource};
 use crate::options::{HypervOption, MachineConfig};
+use crate::smbios::MachineIdentity;
 
 /// The files of a machine, checked.
 pub(super) enum Start {
@@ -46,11 +47,12 @@ impl Start {
         memory: &GuestMemory,
         layout: &MemoryLayout,
         tables: &acpi::Platform,
+        identity: &MachineIdentity,
     ) -> Result<Entry, MachineError> {
         match self {
             Start::Kernel(source) => load_kernel(source, memory, layout, tables),
             Start::Firmware(_) => Ok(Entry::ResetVector),
-            Start::Msvm(source) => Ok(Entry::Msvm(source.load(memory, layout, tables)?)),
+            Start::Msvm(source) => Ok(Entry::Msvm(source.load(memory, layout, tables, identity)?)),
         }
     }
 }
@@ -61,7 +63,10 @@ pub(super) fn load_kernel(
     memory: &GuestMemory,
     layout: &MemoryLayout,
     tables: &acpi::Platform,
+    identity: &MachineIdentity,
 ) -> Result<Entry, MachineError> {
     let rsdp = acpi::write(memory, tables)?;
+    let cpus = tables.apic_ids.len() as u16;
+    identity.write(memory, layout, cpus).map_err(AcpiError::from)?;
     Ok(source.load(memory, layout, rsdp)?)
 }

@@ -23,6 +23,10 @@ pub(crate) const LOW_MMIO: AddressRange = AddressRange { start: 0xF800_0000, end
 /// The registers of a TPM, at the address that firmware expects (spec firmware-windows section
 /// D7.1). They are above the window for VMBus devices.
 pub(crate) const TPM_MMIO: AddressRange = AddressRange { start: 0xFED4_0000, end: 0xFED4_1000 };
+/// The page with the generation id, beside the registers of a TPM. It is in no memory map, as the
+/// generation id must not be in memory that a guest uses for itself.
+pub(crate) const GENERATION_MMIO: AddressRange =
+    AddressRange { start: 0xFED4_6000, end: 0xFED4_7000 };
 /// Size of the MMIO window above RAM in bytes; one video device and some pass-through BARs need
 /// less.
 pub(crate) const HIGH_MMIO_SIZE: u64 = 4 << 30;
@@ -35,6 +39,11 @@ pub(crate) const HOT_ADD_ALIGN: u64 = 2 << 30;
 pub(crate) const ACPI_BASE: u64 = 0xE_0000;
 /// End of the region for ACPI tables.
 pub(crate) const ACPI_END: u64 = 0xF_0000;
+/// Address of the SMBIOS entry point, for which a guest without firmware searches from here on; the
+/// tables follow it.
+pub(crate) const SMBIOS_BASE: u64 = ACPI_END;
+/// End of the region for SMBIOS tables.
+pub(crate) const SMBIOS_END: u64 = 0x10_0000;
 
 // KVM's own pages are above the APICs and below all firmware. On AMD hosts KVM ignores an overlap.
 const _: () = assert!(
@@ -180,10 +189,11 @@ mod tests {
             && LOW_MMIO.end <= LAPIC_BASE
             && LOW_MMIO.start >= LOW_RAM_LIMIT
     );
-    // So do the registers of a TPM.
+    // So do the registers of a TPM and the generation id.
     const _: () = assert!(
         LOW_MMIO.end <= TPM_MMIO.start
             && IOAPIC_BASE < TPM_MMIO.start
-            && TPM_MMIO.end <= LAPIC_BASE
+            && TPM_MMIO.end <= GENERATION_MMIO.start
+            && GENERATION_MMIO.end <= LAPIC_BASE
     );
 }

@@ -9,8 +9,8 @@ mod window;
 pub use hot_add::HotAddSlots;
 pub use layout::AddressRange;
 pub(crate) use layout::{
-    ACPI_BASE, ACPI_END, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE, LAPIC_BASE, LOW_MMIO,
-    MemoryLayout, TPM_MMIO, TSS_BASE,
+    ACPI_BASE, ACPI_END, GENERATION_MMIO, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE,
+    LAPIC_BASE, LOW_MMIO, MemoryLayout, SMBIOS_BASE, SMBIOS_END, TPM_MMIO, TSS_BASE,
 };
 #[cfg(test)]
 pub(crate) use layout::{HIGH_MMIO_SIZE, LOW_RAM_LIMIT};

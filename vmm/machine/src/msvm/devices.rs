@@ -19,6 +19,7 @@ use crate::devices::{Buses, Power, PowerRequest};
 use crate::machine::Subscriber;
 use crate::memory::{GuestMemory, MemoryLayout};
 use crate::options::MsvmConfig;
+use crate::smbios::MachineIdentity;
 
 /// The firmware of a machine: the image, the BIOS device and its watchdog.
 pub(crate) struct MsvmDevices {
@@ -33,12 +34,23 @@ pub(super) struct BiosPorts {
     pub(super) watchdog: Watchdog,
 }
 
+/// The generation id of the BIOS device.
+pub(crate) struct GenerationPort(Arc<BiosPorts>);
+
+impl GenerationPort {
+    /// Changes the id, also where the guest reads it. Returns whether the guest has such a place.
+    pub(crate) fn set(&self, id: [u8; 16]) -> bool {
+        self.0.device().set_generation(id, &self.0.memory)
+    }
+}
+
 impl MsvmDevices {
     /// Builds the devices. Opens the variables file, which may create it.
     pub(crate) fn new(
         config: &MsvmConfig,
         source: MsvmSource,
         memory: &GuestMemory,
+        generation: [u8; 16],
     ) -> Result<MsvmDevices, MsvmError> {
         let (store, variables): (Box<dyn VariableStore>, Variables) = match &config.variables {
             Some(path) => {
@@ -47,18 +59,12 @@ impl MsvmDevices {
             }
             None => (Box::new(VolatileStore), Variables::new()),
         };
-        let mut generation = [0; 16];
-        let failed = |error: getrandom::Error| MsvmError::System {
-            what: "random numbers",
-            source: std::io::Error::other(error.to_string()),
-        };
-        getrandom::fill(&mut generation).map_err(failed)?;
         let start = Instant::now();
         let device = BiosDevice::new(
             Nvram::new(variables, store, None),
             generation,
             Box::new(move || start.elapsed()),
-            // The host's random numbers have just worked, and cannot stop.
+            // `MsvmSource::load` reports a host without random numbers.
             Box::new(|bytes| {
                 let _ = getrandom::fill(bytes);
             }),
@@ -67,6 +73,11 @@ impl MsvmDevices {
             .map_err(|source| MsvmError::System { what: "watchdog", source })?;
         let ports = BiosPorts { device: Mutex::new(device), memory: memory.clone(), watchdog };
         Ok(MsvmDevices { source, ports: Arc::new(ports) })
+    }
+
+    /// Returns the device's generation id.
+    pub(crate) fn generation(&self) -> GenerationPort {
+        GenerationPort(Arc::clone(&self.ports))
     }
 
     /// Places the device on the buses.
@@ -95,8 +106,9 @@ impl MsvmDevices {
         memory: &GuestMemory,
         layout: &MemoryLayout,
         tables: &acpi::Platform,
+        identity: &MachineIdentity,
     ) -> Result<EntryState, MsvmError> {
-        self.source.load(memory, layout, tables)
+        self.source.load(memory, layout, tables, identity)
     }
 }
 

@@ -9,7 +9,7 @@ mod source;
 mod tests;
 mod watchdog;
 
-pub(crate) use devices::MsvmDevices;
+pub(crate) use devices::{GenerationPort, MsvmDevices};
 pub(crate) use entry::{apply as apply_cpu_state, boot_msrs};
 pub use error::MsvmError;
 pub use source::MsvmSource;

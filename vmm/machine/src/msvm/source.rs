@@ -9,12 +9,12 @@ use synthvm_msvm::{
     BlobError, BlobWriter, ConfigFlags, EntryState, FirmwareImage, MemoryRange, MmioWindow,
     ProcessorCounts,
 };
-use vmbus_protocol::Guid;
 
 use super::MsvmError;
 use crate::acpi;
 use crate::memory::{AddressRange, GuestMemory, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout};
 use crate::options::MsvmConfig;
+use crate::smbios::MachineIdentity;
 
 /// Least RAM in bytes. The firmware's heap alone has 64 MiB (spec firmware-windows section A2).
 const MIN_MEMORY: u64 = 128 << 20;
@@ -23,7 +23,6 @@ const MIN_MEMORY: u64 = 128 << 20;
 #[derive(Debug)]
 pub struct MsvmSource {
     image: FirmwareImage,
-    guid: Guid,
 }
 
 impl MsvmSource {
@@ -37,7 +36,7 @@ impl MsvmSource {
         let bytes = read(path).map_err(|source| MsvmError::Read { path: path.clone(), source })?;
         let image = FirmwareImage::new(bytes)
             .map_err(|source| MsvmError::Image { path: path.clone(), source })?;
-        Ok(MsvmSource { image, guid: Guid::from_bytes(config.guid) })
+        Ok(MsvmSource { image })
     }
 
     /// Writes the image, its tables and its configuration into guest memory. Returns the state of
@@ -50,6 +49,7 @@ impl MsvmSource {
         memory: &GuestMemory,
         layout: &MemoryLayout,
         tables: &acpi::Platform,
+        identity: &MachineIdentity,
     ) -> Result<EntryState, MsvmError> {
         let too_small = MsvmError::Memory { mib: layout.ram_size() >> 20 };
         if layout.low_ram.len() < MIN_MEMORY {
@@ -60,7 +60,7 @@ impl MsvmSource {
             what: "random numbers",
             source: io::Error::other(error.to_string()),
         })?;
-        let blob = self.blob(layout, tables, &entropy)?;
+        let blob = self.blob(layout, tables, identity, &entropy)?;
         let placement = self.image.placement();
         placement.load(memory, &self.image, &blob).map_err(|_| too_small)
     }
@@ -69,6 +69,7 @@ impl MsvmSource {
         &self,
         layout: &MemoryLayout,
         tables: &acpi::Platform,
+        identity: &MachineIdentity,
         entropy: &[u8; 64],
     ) -> Result<Vec<u8>, BlobError> {
         let ram = [layout.low_ram, layout.high_ram];
@@ -84,11 +85,12 @@ impl MsvmSource {
             | ConfigFlags::CONSOLE_COM1
             | ConfigFlags::NO_FRONT_PAGE
             | ConfigFlags::MTRRS_SET;
-        BlobWriter::new()
+        identity
+            .add_to(BlobWriter::new())
             .image_bytes(self.image.bytes().len() as u64)
             .memory_map(&ranges)
             .entropy(entropy)
-            .guid(self.guid)
+            .guid(identity.uuid)
             .flags(flags)
             .processors(ProcessorCounts {
                 max: cpus,

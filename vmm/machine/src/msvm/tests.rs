@@ -3,11 +3,13 @@ use std::path::PathBuf;
 
 use synthvm_msvm::{BlobReader, EntryType, wrap_flat};
 use vm_memory::{Bytes, GuestAddress};
+use vmbus_protocol::Guid;
 
 use super::*;
 use crate::acpi;
 use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
-use crate::options::MsvmConfig;
+use crate::options::{MsvmConfig, SmbiosConfig};
+use crate::smbios::MachineIdentity;
 
 /// A file that ends with the test.
 struct File(PathBuf);
@@ -21,7 +23,7 @@ impl File {
     }
 
     fn config(&self) -> MsvmConfig {
-        MsvmConfig { image: self.0.clone(), variables: None, guid: [3; 16] }
+        MsvmConfig { image: self.0.clone(), variables: None }
     }
 }
 
@@ -40,8 +42,14 @@ fn machine(mib: u64) -> (MemoryLayout, GuestMemory, acpi::Platform) {
         mmio: [LOW_MMIO, layout.high_mmio],
         pci: None,
         tpm: None,
+        generation: None,
     };
     (layout, memory, tables)
+}
+
+fn identity() -> MachineIdentity {
+    let texts = SmbiosConfig { serial: Some("S-1".into()), ..SmbiosConfig::default() };
+    MachineIdentity { uuid: Guid::from_bytes([3; 16]), texts }
 }
 
 #[test]
@@ -50,7 +58,7 @@ fn test_load_writes_image_and_a_blob_that_the_firmware_accepts() {
     let source = MsvmSource::open(&file.config()).unwrap();
     for mib in [512, 5 << 10] {
         let (layout, memory, tables) = machine(mib);
-        let state = source.load(&memory, &layout, &tables).unwrap();
+        let state = source.load(&memory, &layout, &tables, &identity()).unwrap();
         assert_eq!(memory.read_obj::<u8>(GuestAddress(state.rip)).unwrap(), 0xF4);
         assert_eq!(memory.read_obj::<u32>(GuestAddress(state.rbp + 40)).unwrap(), 0x4856_465F);
         let mut blob = vec![0; 4096];
@@ -62,6 +70,8 @@ fn test_load_writes_image_and_a_blob_that_the_firmware_accepts() {
             map.chunks(24).map(|range| u64::from_le_bytes(range[8..16].try_into().unwrap())).sum();
         assert_eq!(ram, mib << 20);
         assert_eq!(blob.get(EntryType::BiosGuid), Some(&[3; 16][..]));
+        assert_eq!(blob.get(EntryType::SystemSerial), Some(&b"S-1\0\0\0\0\0"[..]));
+        assert_eq!(blob.get(EntryType::SystemProduct), None);
         assert_eq!(&blob.get(EntryType::Madt).unwrap()[..4], b"APIC");
     }
 }
@@ -71,7 +81,7 @@ fn test_load_into_a_small_machine_names_the_least_memory() {
     let file = File::new("small", &wrap_flat(&[0xF4]).unwrap());
     let source = MsvmSource::open(&file.config()).unwrap();
     let (layout, memory, tables) = machine(64);
-    let error = source.load(&memory, &layout, &tables).unwrap_err().to_string();
+    let error = source.load(&memory, &layout, &tables, &identity()).unwrap_err().to_string();
     assert!(error.contains("64 MiB") && error.contains("128 MiB"), "{error}");
 }
 
@@ -84,7 +94,7 @@ fn test_open_other_files_names_the_file_and_where_to_get_one() {
         assert!(error.contains("release of mu_msvm"), "{error}");
     }
     for path in ["/nonexistent", "/", "/dev/zero"] {
-        let config = MsvmConfig { image: path.into(), variables: None, guid: [0; 16] };
+        let config = MsvmConfig { image: path.into(), variables: None };
         assert!(matches!(MsvmSource::open(&config), Err(MsvmError::Read { .. })), "{path}");
     }
 }

@@ -4,12 +4,14 @@
 mod hyperv;
 mod policy;
 mod serial;
+mod smbios;
 
 use std::path::PathBuf;
 
 pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
 pub use policy::{IrqchipMode, OnPanic, OnReset, RtcBase};
 pub use serial::{SerialConfig, host_path};
+pub use smbios::SmbiosConfig;
 
 /// The most vCPUs of a machine.
 ///
@@ -39,8 +41,6 @@ pub struct MsvmConfig {
     /// The file of the variables, created if it does not exist. Without one, the variables are lost
     /// with the machine.
     pub variables: Option<PathBuf>,
-    /// The machine's GUID in wire order, which becomes its SMBIOS UUID.
-    pub guid: [u8; 16],
 }
 
 /// The configuration of a machine.
@@ -57,6 +57,14 @@ pub struct MachineConfig {
     pub firmware: Option<FirmwareConfig>,
     /// Hyper-V's generation 2 firmware, which starts the machine instead.
     pub msvm: Option<MsvmConfig>,
+    /// The machine's UUID, as a GUID in wire order. SMBIOS shows it.
+    pub uuid: [u8; 16],
+    /// The generation id of the machine's state, as a GUID in wire order. A guest that is started
+    /// with another id than before, or notified of a change, knows that it is a copy. `None`: a
+    /// random one.
+    pub generation_id: Option<[u8; 16]>,
+    /// The other texts by which SMBIOS describes the machine.
+    pub smbios: SmbiosConfig,
     /// Bytes of guest RAM: whole MiB, or whole 2 MiB with `hugepages`.
     pub memory_bytes: u64,
     /// Bytes of guest RAM with all memory that can be added later, in the same units. Less than

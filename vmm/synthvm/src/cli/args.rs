@@ -266,6 +266,18 @@ pub(super) struct RunArgs {
     /// state folder its state is lost when the machine ends; or none
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Virtual hardware")]
     tpm: Option<String>,
+    /// The machine's UUID, which SMBIOS shows [default: follows from the path of the firmware's
+    /// variables, else of the first disk]
+    #[arg(long, value_name = "UUID", help_heading = "Virtual hardware")]
+    uuid: Option<String>,
+    /// The machine's generation id: new (the guest's state was copied or taken back), or a GUID
+    /// [default: follows from the machine's name, like the UUID]
+    #[arg(long, value_name = "new|GUID", help_heading = "Virtual hardware")]
+    generation_id: Option<String>,
+    /// Texts of the SMBIOS tables: hyperv (those of a Hyper-V machine), or keys: manufacturer,
+    /// product, version, serial, sku, family, asset-tag
+    #[arg(long, value_name = "[hyperv][,KEY=TEXT]", help_heading = "Virtual hardware")]
+    smbios: Option<String>,
     /// Adds a device for tests of the bus and of drivers: echo, the backend of
     /// docs/writing-a-backend.md
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
@@ -309,6 +321,9 @@ impl RunArgs {
             ("irqchip", &self.irqchip),
             ("rtc", &self.rtc),
             ("tpm", &self.tpm),
+            ("uuid", &self.uuid),
+            ("generation-id", &self.generation_id),
+            ("smbios", &self.smbios),
             ("vsock", &self.vsock),
             ("on-reset", &self.on_reset),
             ("on-panic", &self.on_panic),
@@ -408,6 +423,8 @@ pub(super) enum Verb {
     Reset,
     /// Stops the machine without asking the guest, and flushes its disks
     Stop,
+    /// Gives the guest a new generation id, which tells it that its state was copied or taken back
+    NewGeneration,
     /// Checks that the machine answers
     Ping,
 }

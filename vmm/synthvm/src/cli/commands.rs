@@ -62,6 +62,7 @@ pub(super) fn metrics(args: &MetricsArgs) -> Result<Exit, Failure> {
 pub(super) fn control(args: &ControlArgs) -> Result<Exit, Failure> {
     let request = match args.verb {
         Verb::PowerButton => Request::PowerButton {},
+        Verb::NewGeneration => Request::NewGeneration {},
         Verb::Reset => Request::Reset {},
         Verb::Stop => Request::Stop {},
         Verb::Ping => Request::Ping {},

@@ -205,6 +205,10 @@ impl ControlTarget for Target {
         Ok(())
     }
 
+    fn new_generation(&self) -> Result<(), String> {
+        self.parts.handle.renew_generation().map_err(|error| format!("generation id: {error}"))
+    }
+
     fn reset(&self) -> Result<(), String> {
         self.parts.handle.reset();
         Ok(())

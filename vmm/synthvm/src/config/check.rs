@@ -10,7 +10,7 @@ use super::node::{Node, Value};
 use super::{
     BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, HypervPreset, MAX_BUFFER_PERCENT,
     MAX_LUNS, MAX_MEMORY, MAX_START_DELAY_SECONDS, MIN_MEMORY, SerialConfig, VmConfig, VncAddress,
-    firmware, network, vnc,
+    firmware, identity, network, vnc,
 };
 
 const MIB: u64 = 1 << 20;
@@ -34,6 +34,7 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
         config.hyperv.preset = HypervPreset::Windows;
     }
     check_hyperv(config).map_err(|message| at("hyperv", message))?;
+    identity::check(config).map_err(|message| at("smbios", message))?;
     firmware::check(config).map_err(|(key, message)| at(key, message))?;
 
     let place = |(key, index, message): UnitError| {

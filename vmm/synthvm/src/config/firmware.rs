@@ -1,10 +1,8 @@
 //! Configuration of firmware and its variables.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use synthvm_machine as machine;
 
 use super::node::Bare;
@@ -80,19 +78,7 @@ impl VmConfig {
     pub(super) fn machine_msvm(&self) -> Option<machine::MsvmConfig> {
         let image = self.firmware.as_ref()?.msvm.clone()?;
         let variables = self.firmware_vars.as_ref().and_then(|vars| vars.path.clone());
-        // The variables are the machine's identity: it stays the same as long as they do.
-        let name = variables.as_ref().unwrap_or(&image);
-        let name = std::path::absolute(name).unwrap_or_else(|_| name.clone());
-        let digest = Sha256::new()
-            .chain_update(b"SynthVM machine")
-            .chain_update(name.as_os_str().as_bytes())
-            .finalize();
-        let mut guid = [0; 16];
-        guid.copy_from_slice(&digest[..16]);
-        // RFC 9562: version 8, variant 10. The third field is little-endian in wire order.
-        guid[7] = guid[7] & 0x0F | 0x80;
-        guid[8] = guid[8] & 0x3F | 0x80;
-        Some(machine::MsvmConfig { image, variables, guid })
+        Some(machine::MsvmConfig { image, variables })
     }
 
     /// Returns whether Hyper-V's generation 2 firmware starts the machine.

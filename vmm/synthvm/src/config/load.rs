@@ -7,8 +7,8 @@ use tracing::warn;
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
 use super::{
-    VmConfig, check, de, disk, display, dvd, file, firmware, installed, keyvalue, network, profile,
-    tpm, vnc, vsock,
+    VmConfig, check, de, disk, display, dvd, file, firmware, identity, installed, keyvalue,
+    network, profile, tpm, vnc, vsock,
 };
 
 /// A flag that the user gave.
@@ -46,6 +46,9 @@ pub const KEYS: &[&str] = &[
     "irqchip",
     "rtc",
     "tpm",
+    "uuid",
+    "generation-id",
+    "smbios",
     "vsock",
     "on-reset",
     "on-panic",
@@ -69,6 +72,7 @@ const TABLES: &[(&str, Bare)] = &[
     ("display", display::BARE),
     ("hyperv", Bare::key("preset")),
     ("tpm", tpm::BARE),
+    ("smbios", identity::SMBIOS_BARE),
     ("vsock", vsock::BARE),
 ];
 

@@ -11,6 +11,7 @@ mod dvd;
 mod error;
 mod file;
 mod firmware;
+mod identity;
 mod inputs;
 mod installed;
 mod keyvalue;
@@ -49,6 +50,7 @@ pub use error::ConfigError;
 pub(crate) use error::unknown;
 pub use file::MAX_FILE_BYTES;
 pub use firmware::{FirmwareConfig, FirmwareVarsConfig};
+pub use identity::{GenerationId, MachineUuid};
 pub use inputs::InputError;
 pub use limits::LimitsConfig;
 pub use load::{Flag, KEYS};
@@ -63,7 +65,7 @@ pub use services::ServicesConfig;
 pub use size::ByteSize;
 pub use synthvm_machine::{
     HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, RtcBase,
-    SerialConfig,
+    SerialConfig, SmbiosConfig,
 };
 pub use test_device::TestDevice;
 pub use tpm::{TpmBackend, TpmConfig};
@@ -158,6 +160,15 @@ pub struct VmConfig {
     /// A TPM 2.0. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmConfig>,
+    /// The machine's UUID. Default: one that follows from its name.
+    #[serde(default)]
+    pub uuid: Option<MachineUuid>,
+    /// The machine's generation id. Default: one that follows from its name.
+    #[serde(default)]
+    pub generation_id: Option<GenerationId>,
+    /// The texts of the machine's SMBIOS tables.
+    #[serde(default)]
+    pub smbios: SmbiosConfig,
     /// AF_VSOCK of the guest, to and from Unix sockets. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
@@ -188,6 +199,9 @@ impl VmConfig {
             cmdline: self.cmdline.clone(),
             firmware: self.machine_firmware(),
             msvm: self.machine_msvm(),
+            uuid: self.machine_uuid().to_bytes(),
+            generation_id: self.machine_generation(),
+            smbios: self.smbios.clone(),
             memory_bytes: self.memory.size.bytes(),
             max_memory_bytes: if self.memory.is_dynamic() { self.memory.max().bytes() } else { 0 },
             hugepages: self.memory.hugepages,

@@ -12,11 +12,12 @@ fn test_firmware_msvm_takes_the_preset_with_timers() {
     assert_eq!(config.hyperv.preset, HypervPreset::Windows);
     let machine = config.machine();
     assert!(machine.firmware.is_none() && machine.kernel.is_none());
+    let uuid = machine.uuid;
     let msvm = machine.msvm.unwrap();
     assert_eq!(msvm.image, PathBuf::from("/MSVM.fd"));
     assert_eq!(msvm.variables, Some(PathBuf::from("/vars")));
     let other = load("firmware = { msvm = \"/MSVM.fd\" }\nfirmware-vars = \"/other\"").unwrap();
-    assert_ne!(other.machine().msvm.unwrap().guid, msvm.guid, "another machine");
+    assert_ne!(other.machine().uuid, uuid, "another machine");
     let chosen = "firmware = \"msvm:/MSVM.fd\"\nhyperv = { preset = \"linux\", stimer = true }";
     assert_eq!(load(chosen).unwrap().hyperv.preset, HypervPreset::Linux);
 }

@@ -248,6 +248,8 @@ fn test_print_shows_every_key_of_the_file() {
         ("disk-channels", "2"),
         ("test-device", "echo"),
         ("tpm", "swtpm"),
+        ("uuid", "01234567-89ab-cdef-0123-456789abcdef"),
+        ("generation-id", "new"),
         ("vsock", "v"),
     ];
     let text = with(&options).unwrap().to_toml().unwrap();

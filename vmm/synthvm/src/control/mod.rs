@@ -62,6 +62,12 @@ pub trait ControlTarget: Send + Sync {
     /// Returns the cause if the button cannot be pressed.
     fn power_button(&self) -> Result<(), String>;
 
+    /// Gives the machine a new generation id and notifies the guest.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn new_generation(&self) -> Result<(), String>;
+
     /// Starts the guest again from its kernel.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ pub enum Request {
     Metrics {},
     /// Press the power button.
     PowerButton {},
+    /// Give the machine a new generation id: the guest's state was copied or taken back.
+    NewGeneration {},
     /// Start the guest again.
     Reset {},
     /// Stop the machine without asking the guest.
@@ -154,9 +156,9 @@ pub struct DiskPlace {
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, \
-    disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link, screenshot, \
-    send-keys, type-text, pointer, pause, resume, open-serial, open-screen, web-link, \
+const NAMES: &str = "ping, inspect, metrics, power-button, new-generation, reset, stop, \
+    disk-add, dvd-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link, \
+    screenshot, send-keys, type-text, pointer, pause, resume, open-serial, open-screen, web-link, \
     service, memory-status, memory-set";
 
 impl Request {
@@ -188,6 +190,7 @@ impl Request {
             | Request::Inspect {}
             | Request::Metrics {}
             | Request::PowerButton {}
+            | Request::NewGeneration {}
             | Request::Reset {}
             | Request::Stop {}
             | Request::Pause {}
@@ -265,6 +268,7 @@ pub(crate) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::Inspect {} => reply(Ok(target.inspect())),
         Request::Metrics {} => reply(Ok(metrics(&target.inspect()))),
         Request::PowerButton {} => reply(target.power_button()),
+        Request::NewGeneration {} => reply(target.new_generation()),
         Request::Reset {} => reply(target.reset()),
         Request::Stop {} => reply(target.stop(StopReason::Requested)),
         Request::Pause {} => reply(target.pause()),

@@ -49,6 +49,10 @@ impl ControlTarget for Recorder {
         self.note("power-button".into())
     }
 
+    fn new_generation(&self) -> Result<(), String> {
+        self.note("new-generation".into())
+    }
+
     fn reset(&self) -> Result<(), String> {
         Err("not now".into())
     }
@@ -235,10 +239,11 @@ fn test_server_answers_each_request_by_what_the_machine_says() {
     assert_eq!(client.inspect().unwrap(), target.inspect());
     client.request(&Request::Ping {}).unwrap();
     client.request(&Request::PowerButton {}).unwrap();
+    client.request(&Request::NewGeneration {}).unwrap();
     client.request(&Request::Stop {}).unwrap();
     let refused = client.request(&Request::Reset {}).unwrap_err().to_string();
     assert!(refused.ends_with("sock: not now"), "{refused}");
-    assert_eq!(*target.told.lock().unwrap(), ["power-button", "Requested"]);
+    assert_eq!(*target.told.lock().unwrap(), ["power-button", "new-generation", "Requested"]);
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl ControlTarget for Talker {
         Ok(())
     }
 
+    fn new_generation(&self) -> Result<(), String> {
+        self.told.lock().unwrap().push("new-generation".into());
+        Ok(())
+    }
+
     fn reset(&self) -> Result<(), String> {
         Err("the guest is going down already".into())
     }
@@ -329,8 +334,10 @@ fn test_control_verbs_reach_the_machine_and_refusals_come_back() {
     let machine = Machine::start(u64::MAX);
     assert_eq!(machine.scratch.accepts(&["control", "sock", "ping"]), "");
     machine.scratch.accepts(&["control", "sock", "power-button"]);
+    machine.scratch.accepts(&["control", "sock", "new-generation"]);
     machine.scratch.accepts(&["control", "sock", "stop"]);
-    assert_eq!(*machine.talker.told.lock().unwrap(), ["power-button", "stop Requested"]);
+    let told = ["power-button", "new-generation", "stop Requested"];
+    assert_eq!(*machine.talker.told.lock().unwrap(), told);
     machine.scratch.refuses(
         &["control", "sock", "reset"],
         1,

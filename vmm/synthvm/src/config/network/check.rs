@@ -1,9 +1,9 @@
 //! The rules between cards, and their default ids and addresses.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use super::super::{DiskSource, VmConfig};
+use super::super::VmConfig;
+use super::super::identity::machine_name;
 use super::{NetworkBackend, identity};
 
 /// The most network cards of a machine. Each has channels with rings and threads of their own.
@@ -15,7 +15,7 @@ pub const MAX_CARDS: usize = 64;
 /// # Errors
 /// The index of the card at fault, and the message.
 pub(in crate::config) fn complete(config: &mut VmConfig) -> Result<(), (usize, String)> {
-    let machine = machine(config);
+    let machine = machine_name(config);
     if config.networks.len() > MAX_CARDS {
         return Err((MAX_CARDS, format!("a machine has at most {MAX_CARDS} network cards")));
     }
@@ -62,23 +62,4 @@ fn only_one(backend: &NetworkBackend) -> Vec<(String, &'static str)> {
         }
         NetworkBackend::User { .. } | NetworkBackend::Switch(_) | NetworkBackend::Null => vec![],
     }
-}
-
-/// Returns the name of the machine, by which its cards' addresses differ from those of others: the
-/// path of its first image, else of its control socket, else of its
-/// kernel, else of its firmware's variables.
-fn machine(config: &VmConfig) -> String {
-    let image = config.disks.iter().find_map(|disk| match disk.source() {
-        DiskSource::Image(path) => Some(path),
-        DiskSource::Ram(_) | DiskSource::Null(_) => None,
-    });
-    let vars = config.firmware_vars.as_ref().and_then(|vars| vars.path.as_deref());
-    let path = image
-        .or(config.control.as_deref())
-        .or(config.kernel.as_deref())
-        .or(vars)
-        .unwrap_or(Path::new("firmware"));
-    // Fails only without a current directory: the path is as good a name then.
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    path.to_string_lossy().into_owned()
 }
