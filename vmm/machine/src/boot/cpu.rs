@@ -72,6 +72,7 @@ pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
 pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
     let (rip, zero_page) = match entry {
         Entry::Linux { rip, zero_page } => (rip, zero_page),
+        Entry::Pvh { eip, start_info } => return apply_pvh(regs, sregs, eip, start_info),
         Entry::Msvm(state) => return msvm::apply_cpu_state(regs, sregs, &state),
         Entry::ResetVector => return,
     };
@@ -92,6 +93,22 @@ pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
     sregs.cr3 = place::PML4;
     sregs.cr4 = CR4_PAE;
     sregs.efer = EFER_LME | EFER_LMA;
+}
+
+/// Changes a processor's reset state to the state at a PVH entry: flat 32-bit segments and no
+/// paging. The kernel loads tables of its own.
+fn apply_pvh(regs: &mut kvm_regs, sregs: &mut kvm_sregs, eip: u32, start_info: u32) {
+    *regs = kvm_regs { rip: eip.into(), rbx: start_info.into(), rflags: 2, ..Default::default() };
+    let data = segment(DATA_SELECTOR);
+    sregs.cs = kvm_segment { l: 0, db: 1, ..segment(CODE_SELECTOR) };
+    for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+        *register = data;
+    }
+    sregs.tr = segment(TSS_SELECTOR);
+    sregs.cr0 = CR0_PE | CR0_ET;
+    sregs.cr3 = 0;
+    sregs.cr4 = 0;
+    sregs.efer = 0;
 }
 
 /// Returns the segment register that loading `selector` from [`GDT`] would give.
@@ -117,6 +134,17 @@ fn segment(selector: u16) -> kvm_segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn test_pvh_entry_is_in_flat_32_bit_mode_without_paging() {
+        let (mut regs, mut sregs) = (kvm_regs::default(), kvm_sregs::default());
+        let entry = Entry::Pvh { eip: 0x100_0370, start_info: 0x7000 };
+        apply(&mut regs, &mut sregs, entry);
+        assert_eq!((regs.rip, regs.rbx, regs.rflags), (0x100_0370, 0x7000, 2));
+        assert_eq!((sregs.cr0 & (CR0_PE | CR0_PG), sregs.cr4, sregs.efer), (CR0_PE, 0, 0));
+        assert_eq!((sregs.cs.db, sregs.cs.l, sregs.cs.limit, sregs.cs.base), (1, 0, u32::MAX, 0));
+        assert_eq!((sregs.ss.db, sregs.ds.limit, sregs.tr.limit), (1, u32::MAX, 0x67));
+    }
 
     #[test]
     fn test_segments_are_flat_long_mode_code_and_data() {

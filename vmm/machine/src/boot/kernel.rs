@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{self, BzImage, Elf, KernelLoader};
 use vm_memory::GuestAddress;
 
@@ -34,6 +35,8 @@ const ENTRY_64: u64 = 0x200;
 const VMLINUX_CMDLINE: u32 = 2047;
 /// Highest initrd address for a vmlinux; a bzImage has it in its header.
 const VMLINUX_INITRD_MAX: u32 = 0x7FFF_FFFF;
+/// `e_machine` of a kernel (x86-64), and of `CLOUDHV.fd`, whose entry is 32-bit code.
+const MACHINES: [u16; 2] = [62, 3];
 /// Bytes reserved for `.bss` and `.brk` behind a vmlinux's segments: the loader counts segments by
 /// their size in the file.
 const VMLINUX_SLACK: u64 = 16 << 20;
@@ -59,6 +62,8 @@ pub(super) struct Loaded {
     pub(super) header: setup_header,
     /// 64-bit entry point.
     pub(super) entry: u64,
+    /// 32-bit entry point of the PVH protocol, if the kernel has one.
+    pub(super) pvh_entry: Option<u32>,
     /// End of the memory that the kernel needs to unpack itself.
     pub(super) end: u64,
     /// The initrd must end at or below this address.
@@ -136,6 +141,7 @@ impl Kernel {
         Ok(Loaded {
             header: *header,
             entry: start + ENTRY_64,
+            pvh_entry: None,
             end,
             initrd_limit: u64::from(header.initrd_addr_max) + 1,
         })
@@ -177,7 +183,11 @@ impl Kernel {
             ..Default::default()
         };
         let initrd_limit = u64::from(VMLINUX_INITRD_MAX) + 1;
-        Ok(Loaded { header, entry: result.kernel_load.0, end: needed, initrd_limit })
+        let pvh_entry = match result.pvh_boot_cap {
+            PvhBootCapability::PvhEntryPresent(address) => u32::try_from(address.0).ok(),
+            PvhBootCapability::PvhEntryNotPresent | PvhBootCapability::PvhEntryIgnored => None,
+        };
+        Ok(Loaded { header, entry: result.kernel_load.0, pvh_entry, end: needed, initrd_limit })
     }
 }
 
@@ -267,7 +277,7 @@ fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
     if ident[4] != 2 {
         return Err(wrong("a 32-bit ELF file"));
     }
-    if ident[5] != 1 || u16::from_le_bytes([ident[18], ident[19]]) != 62 {
+    if ident[5] != 1 || !MACHINES.contains(&u16::from_le_bytes([ident[18], ident[19]])) {
         return Err(wrong("an ELF file for another processor"));
     }
     if u16::from_le_bytes([ident[16], ident[17]]) != 2 {

@@ -1,12 +1,13 @@
 //! Direct boot of Linux: kernel, initrd, command line, zero page and the CPU state that the 64-bit
 //! entry requires (spec hypervisor-platform section 10; the kernel's own
-//! `Documentation/arch/x86/boot.rst`).
+//! `Documentation/arch/x86/boot.rst`). An ELF kernel with a PVH entry is started through that.
 
 mod cpu;
 mod error;
 mod initrd;
 mod kernel;
 mod params;
+mod pvh;
 
 use std::path::Path;
 
@@ -53,6 +54,13 @@ pub enum Entry {
         /// Address of the zero page, for RSI.
         zero_page: u64,
     },
+    /// The PVH entry of an ELF kernel, in 32-bit mode without paging.
+    Pvh {
+        /// Address of the first instruction.
+        eip: u32,
+        /// Address of the structure that describes the machine, for EBX.
+        start_info: u32,
+    },
     /// The reset state: 16-bit mode, 16 bytes below 4 GiB.
     ResetVector,
     /// The SEC core of Hyper-V's generation 2 firmware, in 64-bit mode.
@@ -97,6 +105,10 @@ impl BootSource {
             Some(initrd) => Some(initrd.load(memory, layout, &loaded)?),
             None => None,
         };
+        if let Some(eip) = loaded.pvh_entry {
+            let info = pvh::write(memory, layout, initrd, &self.cmdline, rsdp)?;
+            return Ok(Entry::Pvh { eip, start_info: info as u32 });
+        }
         params::write(memory, layout, &loaded, initrd, &self.cmdline, rsdp)?;
         cpu::write_tables(memory)?;
         Ok(Entry::Linux { rip: loaded.entry, zero_page: place::ZERO_PAGE })

@@ -7,7 +7,7 @@ use super::kernel::Loaded;
 use super::{BootError, place};
 use crate::memory::{ACPI_BASE, AddressRange, GuestMemory, MemoryLayout};
 
-const E820_RAM: u32 = 1;
+pub(super) const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
 /// The boot loader id of a loader that has no assigned number.
 const LOADER_UNDEFINED: u8 = 0xFF;
@@ -43,7 +43,7 @@ pub(super) fn write(
 }
 
 /// Returns the memory map. It never contains MMIO windows.
-fn e820(layout: &MemoryLayout) -> Vec<boot_e820_entry> {
+pub(super) fn e820(layout: &MemoryLayout) -> Vec<boot_e820_entry> {
     let entry = |start: u64, end: u64, kind: u32| boot_e820_entry {
         addr: start,
         size: end - start,

@@ -1,3 +1,4 @@
+use vm_memory::Bytes;
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
@@ -139,6 +140,85 @@ fn test_cmdline_limit_is_the_kernels() {
         Err(BootError::CmdlineTooLong { len: 2048, limit: 2047 })
     ));
     assert!(matches!(open("a\0b"), Err(BootError::CmdlineNul)));
+}
+
+/// Returns an ELF kernel of one segment at 16 MiB, with a note of the PVH entry if it has one.
+fn vmlinux(pvh_entry: Option<u32>) -> Vec<u8> {
+    let mut elf = vec![0; 0x1100];
+    let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7FELF\x02\x01\x01");
+    put(16, &[2, 0, 62, 0, 1]);
+    put(24, &0x100_0000_u64.to_le_bytes());
+    put(32, &64_u64.to_le_bytes());
+    put(52, &[64, 0, 56, 0, if pvh_entry.is_some() { 2 } else { 1 }]);
+    let mut segment = |at: usize, kind: u32, offset: u64, address: u64, len: u64| {
+        put(at, &kind.to_le_bytes());
+        for (field, value) in [(8, offset), (16, address), (24, address), (32, len), (40, len)] {
+            put(at + field, &value.to_le_bytes());
+        }
+        put(at + 48, &4_u64.to_le_bytes());
+    };
+    segment(64, 1, 0x1000, 0x100_0000, 0x100);
+    segment(120, 4, 0x200, 0, 20);
+    if let Some(entry) = pvh_entry {
+        // Name of 4 bytes, content of 4, type 18 (XEN_ELFNOTE_PHYS32_ENTRY).
+        put(0x200, &[4, 0, 0, 0, 4, 0, 0, 0, 18, 0, 0, 0]);
+        put(0x20C, b"Xen\0");
+        put(0x210, &entry.to_le_bytes());
+    }
+    elf
+}
+
+#[test]
+fn test_load_elf_with_a_pvh_note_starts_there_with_a_description_of_the_machine() {
+    let kernel = file(&vmlinux(Some(0x100_0040)));
+    let initrd = file(&[7; 100]);
+    let source =
+        BootSource::open(kernel.as_path(), Some(initrd.as_path()), "console=ttyS0").unwrap();
+    let (layout, memory) = guest(64);
+    let entry = source.load(&memory, &layout, 0xE_0000).unwrap();
+    let Entry::Pvh { eip, start_info } = entry else { panic!("{entry:?}") };
+    assert_eq!(eip, 0x100_0040);
+    let word = |at: u64| memory.read_obj::<u32>(GuestAddress(at)).unwrap();
+    let long = |at: u64| memory.read_obj::<u64>(GuestAddress(at)).unwrap();
+    let info = u64::from(start_info);
+    assert_eq!([0, 4, 8, 12].map(|at| word(info + at)), [0x336E_C578, 1, 0, 1]);
+    let mut cmdline = [0; 14];
+    memory.read_slice(&mut cmdline, GuestAddress(long(info + 24))).unwrap();
+    assert_eq!(&cmdline, b"console=ttyS0\0");
+    assert_eq!(long(info + 32), 0xE_0000);
+    let module = long(info + 16);
+    assert_eq!(
+        (memory.read_obj::<u8>(GuestAddress(long(module))).unwrap(), long(module + 8)),
+        (7, 100)
+    );
+    let (map, entries) = (long(info + 40), u64::from(word(info + 48)));
+    let ram: u64 = (0..entries)
+        .map(|index| map + 24 * index)
+        .filter(|entry| word(entry + 16) == 1)
+        .map(|entry| long(entry + 8))
+        .sum();
+    assert_eq!(ram, 0x9_FC00 + (63 << 20));
+}
+
+#[test]
+fn test_load_elf_of_32_bit_code_in_a_64_bit_file_is_taken_and_of_arm_refused() {
+    let mut firmware = vmlinux(Some(0x100_0040));
+    firmware[18] = 3;
+    let (layout, memory) = guest(64);
+    let source = BootSource::open(file(&firmware).as_path(), None, "").unwrap();
+    assert!(matches!(source.load(&memory, &layout, 0), Ok(Entry::Pvh { .. })));
+    firmware[18] = 183;
+    assert!(open(&firmware).unwrap_err().to_string().contains("another processor"));
+}
+
+#[test]
+fn test_load_elf_without_a_pvh_note_starts_at_its_64_bit_entry() {
+    let kernel = file(&vmlinux(None));
+    let source = BootSource::open(kernel.as_path(), None, "").unwrap();
+    let (layout, memory) = guest(64);
+    let entry = source.load(&memory, &layout, 0).unwrap();
+    assert!(matches!(entry, Entry::Linux { rip: 0x100_0000, .. }), "{entry:?}");
 }
 
 #[test]
