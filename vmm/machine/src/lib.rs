@@ -39,7 +39,7 @@ pub mod unix_socket;
 pub use boot::{BootError, BootFile, BootSource, FileProblem};
 pub use crash::CrashParameters;
 pub use devices::serial::{Escape, RawTerminal, SerialHub};
-pub use firmware::{FirmwareError, FirmwareSource};
+pub use firmware::{CloudHvSource, FirmwareError, FirmwareSource};
 pub use hyperv::{FreePages, HypervError};
 pub use machine::{
     ClockReading, EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle,

@@ -207,6 +207,12 @@ pub(super) fn open_regular(kind: BootFile, path: &Path) -> Result<(File, u64), B
     }
 }
 
+/// Returns whether a file is an ELF file, as far as it can be read.
+pub(super) fn is_elf(path: &Path) -> bool {
+    let probed = open_regular(BootFile::Kernel, path).map(|(file, _)| probe(&file));
+    matches!(probed, Ok(Ok(Probe::Elf)))
+}
+
 enum Probe {
     BzImage(Box<setup_header>),
     Elf,

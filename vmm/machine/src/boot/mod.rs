@@ -89,6 +89,11 @@ impl BootSource {
         Ok(BootSource { kernel, initrd, cmdline: cmdline.to_owned() })
     }
 
+    /// Returns whether the file is an ELF file, as far as it can be read.
+    pub(crate) fn is_elf(path: &Path) -> bool {
+        kernel::is_elf(path)
+    }
+
     /// Writes the kernel, the initrd, the command line and the zero page into guest memory. The
     /// caller writes the ACPI tables; the zero page holds only their address, `rsdp`.
     ///

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_ioctls::VmFd;
-use synthvm_firmware::{Flash, FwCfg, PciBus, Variables};
+use synthvm_firmware::{Flash, FwCfg, OptionRom, PciBus, Variables};
 use tracing::warn;
 use vm_device::bus::{Error as BusError, MmioAddress, MmioAddressOffset, PioAddress};
 use vm_device::{DeviceMmio, DevicePio};
@@ -22,9 +22,15 @@ use crate::smbios::MachineIdentity;
 
 /// The devices, and the mapping of the code.
 pub(crate) struct FirmwareDevices {
-    fw_cfg: Arc<FwCfgPorts>,
-    flash: Arc<FlashMemory>,
+    /// Absent with `CLOUDHV.fd`, which is in RAM.
+    flash: Option<FlashDevices>,
     pci: Arc<Pci>,
+}
+
+/// The devices of an image in flash.
+struct FlashDevices {
+    fw_cfg: Arc<FwCfgPorts>,
+    variables: Arc<FlashMemory>,
     /// Keeps the code mapped.
     _code: RomSlot,
 }
@@ -51,12 +57,30 @@ impl FirmwareDevices {
         let bytes = slot::memory(code, 0).map_err(map)?;
         let mut code = RomSlot::new(vm, number::CODE, bytes);
         code.map(Some(code_base)).map_err(map)?;
-        Ok(FirmwareDevices {
+        let flash = FlashDevices {
             fw_cfg: Arc::new(FwCfgPorts { device: Mutex::new(fw_cfg), memory: memory.clone() }),
-            flash: Arc::new(FlashMemory::new(variables, vm, code_base).map_err(map)?),
-            pci: Arc::new(Pci::new(source.option_rom, vm, layout.pci_window()).map_err(map)?),
+            variables: Arc::new(FlashMemory::new(variables, vm, code_base).map_err(map)?),
             _code: code,
-        })
+        };
+        let bus = |rom| PciBus::i440fx(pm::BASE, rom);
+        let pci = Pci::new(source.option_rom, bus, vm, layout.pci_window()).map_err(map)?;
+        Ok(FirmwareDevices { flash: Some(flash), pci: Arc::new(pci) })
+    }
+
+    /// Builds the devices of `CLOUDHV.fd`.
+    pub(crate) fn cloudhv(
+        option_rom: Option<OptionRom>,
+        vm: &Arc<VmFd>,
+        layout: &MemoryLayout,
+    ) -> Result<FirmwareDevices, FirmwareError> {
+        let pci = Pci::new(option_rom, PciBus::cloudhv, vm, layout.pci_window());
+        let pci = Arc::new(pci.map_err(FirmwareError::Map)?);
+        Ok(FirmwareDevices { flash: None, pci })
+    }
+
+    /// Returns whether the firmware is `CLOUDHV.fd`, which has ports of its own.
+    pub(crate) fn is_cloudhv(&self) -> bool {
+        self.flash.is_none()
     }
 
     /// Returns the PCI bus.
@@ -67,29 +91,36 @@ impl FirmwareDevices {
     /// Adds the devices to the buses, except for the ports of the PCI bus, which it shares with
     /// the reset control register.
     pub(crate) fn add_to(&self, buses: &mut Buses) -> Result<(), BusError> {
-        buses.add_wide_ports(FwCfg::PORT, FwCfg::PORTS, Arc::clone(&self.fw_cfg) as _)?;
-        let flash = Arc::clone(&self.flash);
-        buses.add_mmio(flash.base, flash.len, flash)?;
+        if let Some(flash) = &self.flash {
+            buses.add_wide_ports(FwCfg::PORT, FwCfg::PORTS, Arc::clone(&flash.fw_cfg) as _)?;
+            let variables = Arc::clone(&flash.variables);
+            buses.add_mmio(variables.base, variables.len, variables)?;
+        }
         let window = self.pci.window;
         buses.add_mmio(window.start, window.len(), Arc::clone(&self.pci) as _)
     }
 
     /// Tells firmware of a TPM: `platform` describes the machine with it, and `config` is the
-    /// content of `etc/tpm/config`.
+    /// content of `etc/tpm/config`. Returns whether the firmware has such files; otherwise its
+    /// tables are in RAM.
     pub(crate) fn set_tpm(
         &self,
         platform: &acpi::Platform,
         config: &[u8],
-    ) -> Result<(), FirmwareError> {
-        let mut fw_cfg = lock(&self.fw_cfg.device);
+    ) -> Result<bool, FirmwareError> {
+        let Some(flash) = &self.flash else { return Ok(false) };
+        let mut fw_cfg = lock(&flash.fw_cfg.device);
         tables::set_acpi(&mut fw_cfg, platform)?;
-        Ok(fw_cfg.set_file("etc/tpm/config", config.to_vec())?)
+        fw_cfg.set_file("etc/tpm/config", config.to_vec())?;
+        Ok(true)
     }
 
     /// Restores the reset state of all devices. The variables keep their content.
     pub(crate) fn reset(&self) {
-        lock(&self.fw_cfg.device).reset();
-        self.flash.update(Flash::reset);
+        if let Some(flash) = &self.flash {
+            lock(&flash.fw_cfg.device).reset();
+            flash.variables.update(Flash::reset);
+        }
         self.pci.update(PciBus::reset);
     }
 }
@@ -159,7 +190,8 @@ pub(crate) struct Pci {
 
 impl Pci {
     fn new(
-        rom: Option<synthvm_firmware::OptionRom>,
+        rom: Option<OptionRom>,
+        bus: impl FnOnce(Option<OptionRom>) -> PciBus,
         vm: &Arc<VmFd>,
         window: AddressRange,
     ) -> io::Result<Pci> {
@@ -170,7 +202,7 @@ impl Pci {
             }
             None => None,
         };
-        let state = Mutex::new((PciBus::i440fx(pm::BASE, rom), slot));
+        let state = Mutex::new((bus(rom), slot));
         Ok(Pci { window, state, log: LogRateLimiter::default() })
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::boot::BootError;
 use synthvm_firmware::{FwCfgError, ImageError, OptionRomError, VariablesError};
 
 /// Firmware, or a file for it, that cannot be used. Each variant tells which field of
@@ -38,6 +39,30 @@ pub enum FirmwareError {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// An ELF image is damaged.
+    #[error(transparent)]
+    Elf(BootError),
+    /// An ELF image has no PVH entry.
+    #[error(
+        "{}: is an ELF file without a PVH entry; give CLOUDHV.fd or another image of OVMF",
+        path.display()
+    )]
+    NoPvhEntry {
+        /// The image.
+        path: PathBuf,
+    },
+    /// The image starts no kernel by itself.
+    #[error("{}: this image boots from disks alone; leave --kernel out", path.display())]
+    NoKernel {
+        /// The image.
+        path: PathBuf,
+    },
+    /// The image keeps no variables.
+    #[error("{}: this image keeps no variables; leave --firmware-vars out", path.display())]
+    NoVariables {
+        /// The image.
+        path: PathBuf,
     },
     /// An item for the firmware is too large.
     #[error(transparent)]

@@ -43,7 +43,8 @@ impl FirmwareSource {
     }
 }
 
-fn open_option_rom(path: &Path) -> Result<OptionRom, FirmwareError> {
+/// Opens and checks an option ROM.
+pub(super) fn open_option_rom(path: &Path) -> Result<OptionRom, FirmwareError> {
     let read = || {
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let mut bytes = Vec::new();

@@ -35,7 +35,8 @@ use super::{
 };
 use crate::acpi;
 use crate::boot::{self, BootMsr};
-use crate::firmware::{FirmwareDevices, FirmwareError};
+use crate::firmware::{CloudHvSource, FirmwareDevices, FirmwareError};
+use crate::generation::{self, Generation, Place};
 use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
 use crate::irq::{IOAPIC_PINS, Routes};
@@ -95,6 +96,11 @@ impl Machine {
         let mut msvm = None;
         let (source, firmware) = match (start, &config.firmware) {
             (Start::Kernel(source), _) => (Some(source), None),
+            (Start::CloudHv(source), _) => {
+                let CloudHvSource { image, option_rom, .. } = *source;
+                let devices = FirmwareDevices::cloudhv(option_rom, &vm, &layout)?;
+                (Some(image), Some(devices))
+            }
             (Start::Msvm(source), _) => {
                 let Some(msvm_config) = &config.msvm else {
                     return Err(MachineError::NothingToStart);

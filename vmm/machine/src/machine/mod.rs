@@ -163,9 +163,12 @@ impl Machine {
             buses.add_mmio(TPM_MMIO.start, TPM_MMIO.len(), device)
         })?;
         self.tables.tpm = Some(TPM_MMIO);
-        match &self.devices.firmware {
+        let is_told = match &self.devices.firmware {
             Some(firmware) => firmware.set_tpm(&self.tables, config)?,
-            None => drop(acpi::write(&self.shared.memory, &self.tables)?),
+            None => false,
+        };
+        if !is_told {
+            acpi::write(&self.shared.memory, &self.tables)?;
         }
         Ok(())
     }

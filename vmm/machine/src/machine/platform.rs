@@ -21,7 +21,7 @@ use crate::devices::{
     Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, ResetControl,
     SystemPort,
 };
-use crate::firmware::FirmwareDevices;
+use crate::firmware::{CloudHvPorts, FirmwareDevices};
 use crate::irq::{KernelLine, Routes};
 use crate::memory::{IOAPIC_BASE, MemoryLayout};
 use crate::msvm::MsvmDevices;
@@ -116,6 +116,10 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
         match wiring.firmware {
             Some(firmware) => {
                 firmware.add_to(buses)?;
+                if firmware.is_cloudhv() {
+                    let ports = Arc::new(CloudHvPorts { pm: Arc::clone(&pm), power: power() });
+                    buses.add_wide_ports(CloudHvPorts::PORT, CloudHvPorts::PORTS, ports)?;
+                }
                 let ports = PciPorts { bus: Arc::clone(firmware.pci()), reset };
                 buses.add_wide_ports(pci::CONFIG_PORT, pci::CONFIG_PORTS, Arc::new(ports))?;
             }

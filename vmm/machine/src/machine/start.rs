@@ -3,7 +3,7 @@
 use super::MachineError;
 use crate::acpi::{self, AcpiError};
 use crate::boot::{BootSource, Entry};
-use crate::firmware::FirmwareSource;
+use crate::firmware::{CloudHvSource, FirmwareError, FirmwareSource};
 use crate::memory::{GuestMemory, MemoryLayout};
 use crate::msvm::{MsvmError, MsvmSource};
 use crate::options::{HypervOption, MachineConfig};
@@ -15,6 +15,8 @@ pub(super) enum Start {
     Kernel(BootSource),
     /// Firmware, which may start a kernel.
     Firmware(Box<FirmwareSource>),
+    /// `CLOUDHV.fd`, started like a kernel.
+    CloudHv(Box<CloudHvSource>),
     /// Hyper-V's generation 2 firmware.
     Msvm(MsvmSource),
 }
@@ -28,6 +30,11 @@ impl Start {
                 return Err(MsvmError::NoTimers.into());
             }
             return Ok(Start::Msvm(MsvmSource::open(msvm)?));
+        }
+        if let Some(firmware) = &config.firmware
+            && let Some(source) = CloudHvSource::open(firmware, kernel)?
+        {
+            return Ok(Start::CloudHv(Box::new(source)));
         }
         match (&config.firmware, kernel) {
             (Some(firmware), _) => {
@@ -50,7 +57,13 @@ impl Start {
         identity: &MachineIdentity,
     ) -> Result<Entry, MachineError> {
         match self {
-            Start::Kernel(source) => load_kernel(source, memory, layout, tables),
+            Start::Kernel(source) => load_kernel(source, memory, layout, tables, identity),
+            Start::CloudHv(source) => {
+                match load_kernel(&source.image, memory, layout, tables, identity)? {
+                    entry @ Entry::Pvh { .. } => Ok(entry),
+                    _ => Err(FirmwareError::NoPvhEntry { path: source.path.clone() }.into()),
+                }
+            }
             Start::Firmware(_) => Ok(Entry::ResetVector),
             Start::Msvm(source) => Ok(Entry::Msvm(source.load(memory, layout, tables, identity)?)),
         }

@@ -130,7 +130,11 @@ fn boot(error: &BootError) -> Advice {
 /// A file is at fault, or the host.
 fn firmware(error: &FirmwareError) -> Advice {
     match error {
-        FirmwareError::Image(_) => Advice::new(Exit::Input, "--firmware "),
+        FirmwareError::Image(_)
+        | FirmwareError::Elf(_)
+        | FirmwareError::NoPvhEntry { .. }
+        | FirmwareError::NoKernel { .. }
+        | FirmwareError::NoVariables { .. } => Advice::new(Exit::Input, "--firmware "),
         FirmwareError::Variables(_) => Advice::new(Exit::Input, "--firmware-vars "),
         FirmwareError::ReadOptionRom { .. } | FirmwareError::OptionRom { .. } => {
             Advice::new(Exit::Input, "--firmware option-rom=")

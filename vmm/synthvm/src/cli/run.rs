@@ -1,7 +1,7 @@
 //! `synthvm run`: reports every invalid option before it creates anything.
 
 use synthvm_machine::unix_socket::ListeningSocket;
-use synthvm_machine::{BootSource, FirmwareSource, MachineError, MsvmSource};
+use synthvm_machine::{BootSource, CloudHvSource, FirmwareSource, MachineError, MsvmSource};
 
 use super::args::RunArgs;
 use super::commands::print;
@@ -55,8 +55,10 @@ fn check_boot_files(config: &VmConfig) -> Result<(), Failure> {
     }
     match (&machine.firmware, kernel) {
         (Some(firmware), _) => {
-            FirmwareSource::open(firmware, kernel, initrd, &machine.cmdline)
-                .map_err(MachineError::from)?;
+            if CloudHvSource::open(firmware, kernel).map_err(MachineError::from)?.is_none() {
+                FirmwareSource::open(firmware, kernel, initrd, &machine.cmdline)
+                    .map_err(MachineError::from)?;
+            }
         }
         (None, Some(kernel)) => {
             BootSource::open(kernel, initrd, &machine.cmdline)?;

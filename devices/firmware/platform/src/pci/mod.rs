@@ -1,6 +1,7 @@
 //! PCI configuration access (mechanism #1, ports 0xCF8 and 0xCFC) to one bus without bridges,
 //! shaped like an i440FX (spec firmware-windows section B3).
 
+mod cloudhv;
 mod function;
 mod i440fx;
 mod option_rom;
@@ -38,6 +39,15 @@ impl PciBus {
         if let Some(rom) = &rom {
             functions.push((option_rom::DEVFN, rom.function()));
         }
+        PciBus { address: 0, functions, rom }
+    }
+
+    /// Returns a bus in its reset state with the host bridge by which `CLOUDHV.fd` recognizes its
+    /// machine, and with one device for `rom` (spec firmware-windows section B7).
+    #[must_use]
+    pub fn cloudhv(rom: Option<OptionRom>) -> PciBus {
+        let rom_function = rom.as_ref().map(|rom| (option_rom::DEVFN, rom.function()));
+        let functions = std::iter::once(cloudhv::host_bridge()).chain(rom_function).collect();
         PciBus { address: 0, functions, rom }
     }
 

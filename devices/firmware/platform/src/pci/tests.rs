@@ -38,6 +38,14 @@ fn test_bus_presets_what_firmware_reads_first() {
 }
 
 #[test]
+fn test_bus_of_cloudhv_has_its_host_bridge_and_the_option_rom() {
+    let mut bus = PciBus::cloudhv(Some(OptionRom::new(rom(512)).unwrap()));
+    assert_eq!(read(&mut bus, 0, 0), 0x0D57_8086);
+    assert_eq!(read(&mut bus, 0x08, 0), u32::MAX);
+    assert_eq!(read(&mut bus, option_rom::DEVFN, 0), 0x5353_1414);
+}
+
+#[test]
 fn test_functions_that_do_not_exist_read_as_all_ones() {
     let mut bus = PciBus::i440fx(0x400, None);
     for devfn in [0x01, 0x09, 0x10, 0xFF] {
