@@ -13,6 +13,7 @@ use vmbus_log::LogRateLimiter;
 
 use super::slot::{self, RomSlot, number};
 use super::source::FirmwareSource;
+use super::syncer::Syncer;
 use super::{FirmwareError, tables};
 use crate::acpi;
 use crate::devices::{Buses, pm};
@@ -145,6 +146,8 @@ struct FlashMemory {
     base: u64,
     len: u64,
     state: Mutex<(Flash, RomSlot)>,
+    /// Absent where the variables have no file.
+    syncer: Option<Syncer>,
     log: LogRateLimiter,
 }
 
@@ -155,8 +158,15 @@ impl FlashMemory {
         let base = end - len;
         let mut slot = RomSlot::new(vm, number::VARIABLES, Arc::clone(variables.mapping()));
         slot.map(Some(base))?;
+        let syncer = match variables.file() {
+            Some((file, path)) => {
+                let (file, name) = (file.try_clone()?, path.display().to_string());
+                Some(Syncer::start(name, Box::new(move || file.sync_data()))?)
+            }
+            None => None,
+        };
         let state = Mutex::new((Flash::new(variables), slot));
-        Ok(FlashMemory { base, len, state, log: LogRateLimiter::default() })
+        Ok(FlashMemory { base, len, state, syncer, log: LogRateLimiter::default() })
     }
 
     /// Changes the flash, then maps it if its mode allows.
@@ -164,6 +174,11 @@ impl FlashMemory {
         let mut state = lock(&self.state);
         let (flash, slot) = &mut *state;
         change(flash);
+        if flash.take_written()
+            && let Some(syncer) = &self.syncer
+        {
+            syncer.request();
+        }
         let address = flash.is_array().then_some(self.base);
         if let Err(error) = slot.map(address) {
             self.log.log(|suppressed| warn!(suppressed, "mapping the flash: {error}"));

@@ -5,6 +5,7 @@ mod devices;
 mod error;
 mod slot;
 mod source;
+mod syncer;
 mod tables;
 
 pub(crate) use cloudhv::CloudHvPorts;

@@ -64,6 +64,11 @@ impl Flash {
         &self.variables
     }
 
+    /// Returns whether the file of the bytes was written since the last call.
+    pub fn take_written(&mut self) -> bool {
+        self.variables.take_written()
+    }
+
     /// Returns whether reads return the bytes: then a mapping of [`Variables::mapping`] can answer
     /// them.
     #[must_use]

@@ -123,6 +123,7 @@ fn test_file_is_created_from_the_template_and_keeps_changes() {
     let mut flash = Flash::new(Variables::open(&path, &template()).unwrap());
     assert!(fs::read(&path).unwrap() == template());
     program(&mut flash, 100, b"one");
+    assert!(flash.take_written() && !flash.take_written());
     // In the file as soon as the firmware has finished, not only at the end.
     assert_eq!(fs::read(&path).unwrap()[100..103], *b"one");
     erase(&mut flash, 4096);

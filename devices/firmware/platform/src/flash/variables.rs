@@ -26,6 +26,8 @@ pub struct Variables {
     file: Option<LockedFile>,
     /// Programmed bytes that are not in the file yet.
     pending: Range<usize>,
+    /// Whether the file was written since [`Variables::take_written`].
+    is_written: bool,
     log: LogRateLimiter,
 }
 
@@ -68,7 +70,13 @@ impl Variables {
     /// [`VariablesError::Memory`].
     pub fn volatile(template: &[u8]) -> Result<Variables, VariablesError> {
         let memory = copy(template)?;
-        Ok(Variables { memory, file: None, pending: 0..0, log: LogRateLimiter::default() })
+        Ok(Variables {
+            memory,
+            file: None,
+            pending: 0..0,
+            is_written: false,
+            log: LogRateLimiter::default(),
+        })
     }
 
     /// Opens and locks the variables file at `path`, and creates it from `template` if it does not
@@ -107,6 +115,18 @@ impl Variables {
     #[must_use]
     pub fn mapping(&self) -> &Arc<MmapRegion<()>> {
         &self.memory
+    }
+
+    /// Returns the file, for a thread that makes its changes durable, and its path. `None`: the
+    /// variables are lost with the machine.
+    #[must_use]
+    pub fn file(&self) -> Option<(&File, &Path)> {
+        self.file.as_ref().map(|file| (file.file(), file.path()))
+    }
+
+    /// Returns whether the file was written since the last call, so that it must be made durable.
+    pub fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.is_written)
     }
 
     /// Returns the number of bytes.
@@ -162,6 +182,7 @@ impl Variables {
         let Some(file) = self.file.as_ref().filter(|_| !range.is_empty()) else { return };
         let mut bytes = vec![0; range.len()];
         self.read(range.start as u64, &mut bytes);
+        self.is_written = true;
         if let Err(error) = file.file().write_all_at(&bytes, range.start as u64) {
             let path = file.path().display();
             self.log.log(|suppressed| {
