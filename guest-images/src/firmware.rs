@@ -140,6 +140,13 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "fetches a package of sid"]
+    fn test_cloudhv_of_sid_is_an_elf_file() {
+        let path = cloudhv(&Cache::project()).unwrap();
+        assert!(fs::read(path).unwrap().starts_with(b"\x7FELF"));
+    }
+
+    #[test]
     fn test_ovmf_with_a_file_of_another_size_is_refused() {
         let cache = cache("ovmf-size");
         add_package(&cache, "bookworm", &[("OVMF_CODE.fd", 1_966_080), ("OVMF_VARS.fd", 540_672)]);

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ruzstd::decoding::StreamingDecoder;
+
 use crate::packages::Packages;
 use crate::{Error, cache::Cache};
 
@@ -94,6 +96,43 @@ impl Kernel {
     }
 }
 
+/// Returns the ELF kernel inside a bzImage, after unpacking it into the cache.
+///
+/// # Errors
+/// The file is no bzImage, or its kernel is not compressed by Zstandard, as that of 6.12 is.
+pub fn vmlinux(cache: &Cache, image: &Path) -> Result<PathBuf, Error> {
+    let name =
+        image.file_name().unwrap_or_default().to_string_lossy().replace("vmlinuz", "vmlinux");
+    let path = cache.root().join("vmlinux").join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let bytes = fs::read(image).map_err(Error::file("reading", image))?;
+    let unusable = |what: &str| Error::Unusable(format!("{}: {what}", image.display()));
+    let mut payload = payload(&bytes).ok_or_else(|| unusable("is no bzImage"))?;
+    let mut decoder = StreamingDecoder::new(&mut payload)
+        .map_err(|error| unusable(&format!("its kernel: {error}")))?;
+    let mut kernel = Vec::new();
+    std::io::copy(&mut decoder, &mut kernel).map_err(Error::file("unpacking", image))?;
+    if !kernel.starts_with(b"\x7FELF") {
+        return Err(unusable("has no ELF kernel inside"));
+    }
+    cache.write(&path, &kernel)?;
+    Ok(path)
+}
+
+/// Returns the compressed kernel in a bzImage (Documentation/arch/x86/boot.rst: `setup_sects`,
+/// `payload_offset`, `payload_length`).
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?));
+    let sectors = match image.get(0x1F1)? {
+        0 => 4,
+        sectors => usize::from(*sectors),
+    };
+    let start = (sectors + 1) * 512 + word(0x248)? as usize;
+    image.get(start..start.checked_add(word(0x24C)? as usize)?)
+}
+
 /// Returns the only entry of a folder whose name starts with `prefix`.
 fn entry(dir: &Path, prefix: &str) -> Result<PathBuf, Error> {
     let entries = fs::read_dir(dir).map_err(Error::file("reading folder", dir))?;
@@ -113,6 +152,19 @@ mod tests {
         assert_eq!("6.12".parse(), Ok(StockKernel::V6_12));
         let error = "5.4".parse::<StockKernel>().unwrap_err();
         assert!(error.contains("6.1 and 6.12"), "{error}");
+    }
+
+    #[test]
+    fn test_payload_is_where_the_header_says_or_absent() {
+        let mut image = vec![0; 4096];
+        image[0x1F1] = 1;
+        image[0x248] = 16;
+        image[0x24C] = 3;
+        image[1040..1043].copy_from_slice(b"abc");
+        assert_eq!(payload(&image), Some(&b"abc"[..]));
+        image[0x24F] = 1;
+        assert_eq!(payload(&image), None, "longer than the file");
+        assert_eq!(payload(b"short"), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod network;
 mod network_options;
 mod network_traffic;
 mod online;
+mod platform;
 mod services;
 mod sockets;
 mod stall;
@@ -77,6 +78,7 @@ fn prepare() -> Result<(), String> {
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     firmware_disks::prepare(&Cache::project()).map_err(|e| e.to_string())?;
+    platform::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::msvm_stub(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
@@ -171,10 +173,12 @@ fn tests() -> Vec<Test> {
         conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
         tpm::add(&mut tests, kernel);
+        platform::add(&mut tests, kernel);
         vnc::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
     }
+    platform::add_once(&mut tests);
     firmware::add(&mut tests);
     firmware_disks::add(&mut tests);
     tests
