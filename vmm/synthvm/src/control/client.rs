@@ -119,10 +119,9 @@ impl Client {
         let stream = self.stream.get_ref();
         let is_set = stream.set_read_timeout(Some(timeout)).is_ok();
         let mut byte = [0];
-        match self.stream.read(&mut byte) {
-            Ok(_) => true,
-            Err(error) => is_set && error.kind() == io::ErrorKind::ConnectionReset,
-        }
+        let waited = self.stream.read_exact(&mut byte).map_err(|error| error.kind());
+        // The end of the stream, or its reset, is that of the machine.
+        is_set && !matches!(waited, Ok(()) | Err(io::ErrorKind::WouldBlock))
     }
 
     /// Sends a request for a stream, and returns this connection as that stream, blocking and without
