@@ -328,7 +328,7 @@ fn test_file_is_copied_whole_and_its_progress_is_known() {
 fn test_copy_that_fails_or_loses_its_client_is_cancelled() {
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Copy);
-    let file = TempFile::new(&[7; 40_000]);
+    let file = TempFile::new(&vec![7; 40_000]);
     let mut begin = |status: u32| {
         let (done, result) = outcome();
         rig.services.copy(file.0.clone(), destination(), done);

@@ -434,10 +434,10 @@ mod tests {
             networks,
             tpm,
             display,
-            serial,
-            memory,
             vsock,
             services,
+            serial,
+            memory,
             memory_bytes,
             resets,
         };
