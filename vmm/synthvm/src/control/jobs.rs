@@ -84,7 +84,7 @@ impl Jobs {
     pub(super) fn ask_guest(&self, request: ServiceRequest) -> Pending {
         let (answer, pending) = mpsc::channel();
         let finished = Arc::clone(&self.finished);
-        self.target.service(request, Responder { answer, finished });
+        self.target.service(request, Responder::new(answer, finished));
         Pending(pending)
     }
 }

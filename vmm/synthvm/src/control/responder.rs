@@ -51,11 +51,16 @@ impl fmt::Debug for Hold {
 /// Answers one request, from any thread. If it is dropped, the client gets an error.
 #[derive(Debug)]
 pub struct Responder {
-    pub(super) answer: Sender<Answer>,
-    pub(super) finished: Arc<EventFd>,
+    /// `None` after the answer.
+    answer: Option<Sender<Answer>>,
+    finished: Arc<EventFd>,
 }
 
 impl Responder {
+    pub(super) fn new(answer: Sender<Answer>, finished: Arc<EventFd>) -> Self {
+        Self { answer: Some(answer), finished }
+    }
+
     /// Answers the request.
     pub fn answer(self, result: Result<impl Serialize, ServiceError>) {
         self.send(result, None);
@@ -67,7 +72,7 @@ impl Responder {
         self.send(Ok(value), Some(hold));
     }
 
-    fn send(self, result: Result<impl Serialize, ServiceError>, hold: Option<Hold>) {
+    fn send(mut self, result: Result<impl Serialize, ServiceError>, hold: Option<Hold>) {
         let reply = match result.map(serde_json::to_value) {
             Ok(value) => Reply::done(value.unwrap_or(Value::Null)),
             Err(error) => {
@@ -76,7 +81,16 @@ impl Responder {
             }
         };
         // The send fails if the client has disconnected; its hold ends with the answer.
-        let _ = self.answer.send(Answer { reply, hold });
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(Answer { reply, hold });
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        // Without an answer, the server sees that the sender is gone.
+        drop(self.answer.take());
         let _ = self.finished.write(1);
     }
 }
