@@ -170,15 +170,6 @@ impl Browser {
         self.call("Input.dispatchKeyEvent", event);
     }
 
-    /// Moves the pointer to a point of the page, and presses and releases the left button.
-    pub(crate) fn click(&mut self, x: f64, y: f64) {
-        self.point(x, y);
-        for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({ "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1 });
-            self.call("Input.dispatchMouseEvent", event);
-        }
-    }
-
     /// Moves the pointer to a point of the page.
     pub(crate) fn point(&mut self, x: f64, y: f64) {
         self.call("Input.dispatchMouseEvent", json!({ "type": "mouseMoved", "x": x, "y": y }));
