@@ -16,7 +16,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a PNG file of that kind.
+    /// Reads a PNG file of 24 bits a pixel, or of 32, whose alpha is dropped.
     ///
     /// # Errors
     /// The file is no such picture.
@@ -26,10 +26,17 @@ impl Picture {
         let size = reader.output_buffer_size().ok_or(io::ErrorKind::InvalidData)?;
         let mut bytes = vec![0; size];
         let info = reader.next_frame(&mut bytes)?;
-        if (info.color_type, info.bit_depth) != (png::ColorType::Rgb, png::BitDepth::Eight) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not 24 bits a pixel"));
-        }
-        let (pixels, _) = bytes.as_chunks();
-        Ok(Picture { width: info.width, height: info.height, pixels: pixels.to_vec() })
+        let pixels = match (info.color_type, info.bit_depth) {
+            (png::ColorType::Rgb, png::BitDepth::Eight) => bytes.as_chunks().0.to_vec(),
+            (png::ColorType::Rgba, png::BitDepth::Eight) => {
+                let (pixels, _) = bytes.as_chunks::<4>();
+                pixels.iter().map(|[red, green, blue, _]| [*red, *green, *blue]).collect()
+            }
+            _ => {
+                let message = "neither 24 bits a pixel nor 32";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+        };
+        Ok(Picture { width: info.width, height: info.height, pixels })
     }
 }
