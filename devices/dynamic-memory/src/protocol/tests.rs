@@ -215,8 +215,8 @@ fn test_protocol_25_types_of_the_host_and_unknown_ones_are_refused() {
 
 #[test]
 fn test_range_word_has_the_first_page_below_the_count() {
-    let range = PageRange::new(0x12_3456_789A, 0xABCDEF);
-    assert_eq!(range.word(), 0xABCDEF_12_3456_789A);
+    let range = PageRange::new(0x12_3456_789A, 0xAB_CDEF);
+    assert_eq!(range.word(), 0xABCD_EF12_3456_789A);
     assert_eq!(PageRange::from_word(u64::MAX), PageRange::new((1 << 40) - 1, PageRange::MAX_PAGES));
 }
 
