@@ -529,10 +529,7 @@ fn rfb() -> Vec<(&'static str, Seed)> {
             "encodings",
             logged_in(3).bytes(&[2, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0, 16, 0xFF, 0xFF, 0xFF, 0x21]),
         ),
-        (
-            "requests",
-            logged_in(1).bytes(&[3, 1]).bytes(&area).bytes(&[150, 1]).bytes(&area),
-        ),
+        ("requests", logged_in(1).bytes(&[3, 1]).bytes(&area).bytes(&[150, 1]).bytes(&area)),
         (
             "input",
             logged_in(2)

@@ -156,8 +156,7 @@ impl World {
         // Whatever a packet of this type names, the guest may have given.
         if packet.first() == Some(&7) && packet.len() >= 16 {
             for word in packet[16..].chunks_exact(8) {
-                self.named
-                    .push(PageRange::from_word(u64::from_le_bytes(word.try_into().unwrap())));
+                self.named.push(PageRange::from_word(u64::from_le_bytes(word.try_into().unwrap())));
             }
             self.named.sort_by_key(|range| range.first);
         }

@@ -79,7 +79,7 @@ struct Connections {
 pub fn check_address(address: SocketAddr) -> Result<(), StartError> {
     let ip = match address.ip() {
         IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
-        ip => ip,
+        IpAddr::V4(ip) => IpAddr::V4(ip),
     };
     if ip.is_loopback() { Ok(()) } else { Err(StartError::NotLoopback(address)) }
 }

@@ -279,9 +279,8 @@ impl Client {
     /// Reads messages up to an update, and returns its rectangles.
     pub(crate) fn update(&mut self) -> Vec<Sent> {
         loop {
-            match self.message() {
-                Some(rectangles) => return rectangles,
-                None => {}
+            if let Some(rectangles) = self.message() {
+                return rectangles;
             }
         }
     }
@@ -331,20 +330,20 @@ impl Client {
                 let size = self.format.bytes();
                 let bytes = self.read(sent.pixels() * size);
                 let format = self.format;
-                let pixels = bytes.chunks(size).map(|pixel| format.read(pixel)).collect();
-                self.put(sent, pixels);
+                let pixels: Vec<u32> = bytes.chunks(size).map(|pixel| format.read(pixel)).collect();
+                self.put(sent, &pixels);
             }
             ZRLE => {
                 let length = word(&mut *self.stream) as usize;
                 let data = self.read(length);
                 let bytes = self.inflate(4, &data, None);
                 let pixels = self.zrle(sent, &bytes);
-                self.put(sent, pixels);
+                self.put(sent, &pixels);
             }
             TIGHT => {
                 assert!(sent.width <= 2048);
                 let pixels = self.tight(sent);
-                self.put(sent, pixels);
+                self.put(sent, &pixels);
             }
             DESKTOP_SIZE => self.resize(sent.width, sent.height),
             EXTENDED_DESKTOP_SIZE => {
@@ -378,7 +377,7 @@ impl Client {
         }
     }
 
-    fn put(&mut self, sent: Sent, pixels: Vec<u32>) {
+    fn put(&mut self, sent: Sent, pixels: &[u32]) {
         let width = usize::from(sent.width);
         assert_eq!(pixels.len(), sent.pixels());
         for (row, line) in pixels.chunks(width).enumerate() {
@@ -460,11 +459,13 @@ impl Client {
                                 }
                             };
                             let mut length = 1;
-                            while is_run {
-                                let more = take(1)[0];
-                                length += usize::from(more);
-                                if more != 255 {
-                                    break;
+                            if is_run {
+                                loop {
+                                    let more = take(1)[0];
+                                    length += usize::from(more);
+                                    if more != 255 {
+                                        break;
+                                    }
                                 }
                             }
                             tile.extend(std::iter::repeat_n(value, length));

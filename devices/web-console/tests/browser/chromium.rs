@@ -53,19 +53,18 @@ impl Browser {
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let from = BufReader::new(from);
         let mut browser = Browser { child, to, from, session: Value::Null, next: 0, profile };
-        let targets = browser.call("Target.getTargets", json!({}));
-        let page = targets["targetInfos"].as_array().unwrap().iter();
-        let page =
-            page.filter(|one| one["type"] == "page").next_back().unwrap()["targetId"].clone();
+        let targets = browser.call("Target.getTargets", &json!({}));
+        let mut page = targets["targetInfos"].as_array().unwrap().iter();
+        let page = page.rfind(|one| one["type"] == "page").unwrap()["targetId"].clone();
         let attach = json!({ "targetId": page, "flatten": true });
-        browser.session = browser.call("Target.attachToTarget", attach)["sessionId"].clone();
-        browser.call("Page.enable", json!({}));
-        browser.call("Runtime.enable", json!({}));
+        browser.session = browser.call("Target.attachToTarget", &attach)["sessionId"].clone();
+        browser.call("Page.enable", &json!({}));
+        browser.call("Runtime.enable", &json!({}));
         browser
     }
 
     /// Calls a method of the protocol, and returns its result.
-    pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.next += 1;
         let mut message = json!({ "id": self.next, "method": method, "params": parameters });
         if !self.session.is_null() {
@@ -87,14 +86,14 @@ impl Browser {
 
     /// Opens a page.
     pub(crate) fn open(&mut self, address: &str) {
-        self.call("Page.navigate", json!({ "url": address }));
+        self.call("Page.navigate", &json!({ "url": address }));
     }
 
     /// Evaluates an expression in the page; a promise is awaited.
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         let parameters =
             json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let result = self.call("Runtime.evaluate", parameters);
+        let result = self.call("Runtime.evaluate", &parameters);
         assert_eq!(result["exceptionDetails"], Value::Null, "{expression}: {result}");
         result["result"]["value"].clone()
     }
@@ -113,7 +112,7 @@ impl Browser {
             let parameters =
                 json!({ "expression": condition, "awaitPromise": true, "returnByValue": true });
             self.next += 1;
-            last = self.try_call("Runtime.evaluate", parameters);
+            last = self.try_call("Runtime.evaluate", &parameters);
             if last["result"]["result"]["value"] == true {
                 return;
             }
@@ -122,7 +121,7 @@ impl Browser {
         panic!("{expression} does not become true: {last}; {state}");
     }
 
-    fn try_call(&mut self, method: &str, parameters: Value) -> Value {
+    fn try_call(&mut self, method: &str, parameters: &Value) -> Value {
         let message = json!({
             "id": self.next, "method": method, "params": parameters, "sessionId": self.session,
         });
@@ -167,12 +166,12 @@ impl Browser {
         if let Some(code) = [("Tab", 9), ("Enter", 13)].iter().find(|one| one.0 == key) {
             event["windowsVirtualKeyCode"] = code.1.into();
         }
-        self.call("Input.dispatchKeyEvent", event);
+        self.call("Input.dispatchKeyEvent", &event);
     }
 
     /// Moves the pointer to a point of the page.
     pub(crate) fn point(&mut self, x: f64, y: f64) {
-        self.call("Input.dispatchMouseEvent", json!({ "type": "mouseMoved", "x": x, "y": y }));
+        self.call("Input.dispatchMouseEvent", &json!({ "type": "mouseMoved", "x": x, "y": y }));
     }
 
     /// Sets the size of the window, and whether the user has a phone and prefers dark colours.
@@ -181,16 +180,16 @@ impl Browser {
         let metrics = json!({
             "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone,
         });
-        self.call("Emulation.setDeviceMetricsOverride", metrics);
-        self.call("Emulation.setTouchEmulationEnabled", json!({ "enabled": phone }));
+        self.call("Emulation.setDeviceMetricsOverride", &metrics);
+        self.call("Emulation.setTouchEmulationEnabled", &json!({ "enabled": phone }));
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
+        self.call("Emulation.setEmulatedMedia", &json!({ "features": features }));
     }
 
     /// Writes a picture of the page.
     pub(crate) fn screenshot(&mut self, path: &Path) {
-        let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let picture = self.call("Page.captureScreenshot", &json!({ "format": "png" }));
         std::fs::write(path, base64(picture["data"].as_str().unwrap())).unwrap();
     }
 }

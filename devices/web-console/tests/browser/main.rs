@@ -243,7 +243,7 @@ fn test_link_works_once_and_pages_of_other_origins_get_nothing() {
     assert_eq!(opened, "refused");
 
     // Even with the cookie.
-    let cookies = rig.browser.call("Network.getCookies", json!({ "urls": [folder] }));
+    let cookies = rig.browser.call("Network.getCookies", &json!({ "urls": [folder] }));
     let cookie = cookies["cookies"][0].clone();
     assert_eq!((&cookie["httpOnly"], &cookie["sameSite"]), (&json!(true), &json!("Strict")));
     let cookie = format!("Cookie: synthvm={}\r\n", cookie["value"].as_str().unwrap());

@@ -120,8 +120,9 @@ fn test_client_that_reads_nothing_delays_nobody_and_skips_to_the_newest_output()
     let (mut slow, mut other) = (rig.attach(), rig.attach());
     let mut seen = 0;
     // Much more than a socket's buffer.
+    let text = vec![b'.'; 32 << 10];
     for _ in 0..40 {
-        rig.print(&[b'.'; 32 << 10]);
+        rig.print(&text);
         rig.turn();
         seen += read(&mut other).len();
     }
