@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 12] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 13] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),

@@ -1,6 +1,7 @@
 //! The device over the real swtpm, whose path is in `SYNTHVM_SWTPM` (`cargo xtask test` sets it).
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use synthvm_tpm::{
@@ -28,14 +29,19 @@ fn extend_pcr() -> Vec<u8> {
 }
 
 /// A folder that is removed on drop.
-struct Folder(PathBuf);
+struct Folder(PathBuf, MutexGuard<'static, ()>);
+
+/// One test at a time: a program that another thread starts has the locks of this process until it
+/// runs, and then a folder that was just released is still locked.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Folder {
     fn new(name: &str) -> Folder {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::env::temp_dir().join(format!("synthvm-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
-        Folder(path)
+        Folder(path, alone)
     }
 
     fn state(&self) -> PathBuf {

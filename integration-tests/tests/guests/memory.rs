@@ -91,7 +91,7 @@ fn hot_add(kernel: StockKernel) -> TestResult {
     let mut vm = boot(&options)?;
     let total = meminfo(&mut vm, "MemTotal")?;
     load_driver(&mut vm)?;
-    add(&mut vm, "640M", total, 128 * MIB)?;
+    grow(&mut vm, "640M", total, 128 * MIB)?;
     // The balloon takes pages of both kinds, and they work when they are back.
     vm.set_memory("512M")?;
     wait(&vm, "the balloon", |memory| memory.assigned <= 513 * MIB)?;
@@ -108,7 +108,7 @@ fn hot_add(kernel: StockKernel) -> TestResult {
         wait(&vm, "the end of the driver", |memory| memory.version.is_none())?;
         load_driver(&mut vm)?;
     }
-    add(&mut vm, "768M", total, 256 * MIB)?;
+    grow(&mut vm, "768M", total, 256 * MIB)?;
 
     vm.tell(Action::Reboot)?;
     vm.wait_ready()?;
@@ -116,7 +116,7 @@ fn hot_add(kernel: StockKernel) -> TestResult {
     let memory = vm.memory_status()?;
     assert_eq!((memory.added, memory.version), (0, None));
     load_driver(&mut vm)?;
-    add(&mut vm, "768M", total, 256 * MIB)?;
+    grow(&mut vm, "768M", total, 256 * MIB)?;
     let memory = vm.memory_status()?;
     let counters = &memory.counters;
     let errors = (counters.ranges_refused, counters.messages_refused, counters.host_errors);
@@ -127,7 +127,7 @@ fn hot_add(kernel: StockKernel) -> TestResult {
 
 /// Sets the size, and waits until `/proc/meminfo` has `added` bytes more than at boot. The kernel
 /// keeps a part of added memory for its own tables.
-fn add(vm: &mut Vm, size: &str, total: u64, added: u64) -> TestResult {
+fn grow(vm: &mut Vm, size: &str, total: u64, added: u64) -> TestResult {
     vm.set_memory(size)?;
     wait(vm, "the added memory", |memory| memory.added == added)?;
     let now = meminfo(vm, "MemTotal")?;

@@ -480,15 +480,14 @@ fn test_kmcl_20_offer_carries_guids_flags_mmio_and_120_bytes() {
     let user_defined: [u8; 120] = std::array::from_fn(|at| at as u8 + 1);
     let flags = OfferFlags::ENUMERATE_DEVICE_INTERFACE
         | OfferFlags::NAMED_PIPE_MODE
-        | OfferFlags::LOOPBACK_OFFER
-        | OfferFlags::TLNPI_PROVIDER;
+        | OfferFlags::LOOPBACK_OFFER;
     let full = offer(0).flags(flags).mmio_megabytes(8).user_defined(user_defined);
     vm.offer_served(full, echo).unwrap();
     vm.offer_served(offer(1), echo).unwrap();
     let client = client(&vm);
     let seen = common::offers(&client);
     assert_eq!((seen[0].class, seen[0].instance), (CLASS, common::instance(0)));
-    assert_eq!((seen[0].flags.bits(), seen[1].flags.bits()), (0x2111, 0));
+    assert_eq!((seen[0].flags.bits(), seen[1].flags.bits()), (0x111, 0));
     assert_eq!((seen[0].mmio_megabytes, seen[1].mmio_megabytes), (8, 0));
     assert_eq!(seen[0].user_defined, user_defined);
     assert_eq!((seen[0].subchannel, seen[0].relid, seen[1].relid), (0, 1, 2));

@@ -212,10 +212,11 @@ impl Guest {
         }
     }
 
-    /// Closes the video device's channel. The screen is blank.
+    /// Resets the video device after the end of its channel. The screen is blank.
     pub(crate) fn close(&mut self) {
         let video = self.video.take().unwrap();
         self.guest.close(video);
+        self.device.reset();
     }
 
     fn video(&mut self) -> &mut BareChannel {

@@ -173,9 +173,19 @@ fn split(bytes: &[u8]) -> Result<usize, ImageProblem> {
 }
 
 /// Checks that `bytes` are a whole variables file: one volume of variables, of exactly this size.
+///
+/// A machine that was killed while its firmware erased the first block leaves no header there. The
+/// firmware's journal has it then, in the second half, from which the firmware restores it.
 pub(crate) fn check_variables(bytes: &[u8]) -> Result<(), &'static str> {
+    let journal = bytes.get(bytes.len() / 2..).unwrap_or_default();
+    check_volume(bytes, bytes.len())
+        .or_else(|problem| check_volume(journal, bytes.len()).map_err(|_| problem))
+}
+
+/// Checks that a volume of variables of `len` bytes starts here.
+fn check_volume(bytes: &[u8], len: usize) -> Result<(), &'static str> {
     check_header(bytes)?;
-    match volume_len(bytes) == Some(bytes.len()) {
+    match volume_len(bytes) == Some(len) {
         true => Ok(()),
         false => Err("is a truncated variables file, or one with something behind the variables"),
     }

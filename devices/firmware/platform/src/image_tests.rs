@@ -118,3 +118,15 @@ fn test_image_that_is_no_file_is_refused_without_waiting() {
     assert!(refused(&folder.0, None).contains("not a regular file"));
     assert!(refused(&folder.0.join("absent"), None).contains("cannot be read"));
 }
+
+/// The firmware was killed while it replaced the first blocks by those of its journal.
+#[test]
+fn test_variables_without_a_header_are_accepted_if_the_journal_has_it() {
+    let mut bytes = variables();
+    let half = bytes.len() / 2;
+    bytes.copy_within(..4096, half);
+    bytes[..4096].fill(0xFF);
+    assert_eq!(check_variables(&bytes), Ok(()));
+    bytes[half + 16] ^= 1;
+    assert!(check_variables(&bytes).is_err());
+}
