@@ -39,8 +39,8 @@ fn stub(cpus: u32, memory: &str, irqchip: &str) -> TestResult {
         let lines = console.matches(&format!("stub: {step} ok")).count();
         assert_eq!(lines, 3, "{step}: {said}");
     }
-    // The SCSI controller.
-    assert!(console.contains("stub: vmbus ok 1"), "{said}");
+    // The controller and the five integration services that are offered by default.
+    assert!(console.contains("stub: vmbus ok 6"), "{said}");
     for boot in 1..=3 {
         assert!(console.contains(&format!("stub: boots ok {boot}")), "{said}");
     }
