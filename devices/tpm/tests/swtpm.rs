@@ -1,7 +1,6 @@
 //! The device over the real swtpm, whose path is in `SYNTHVM_SWTPM` (`cargo xtask test` sets it).
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use synthvm_tpm::{
@@ -29,19 +28,14 @@ fn extend_pcr() -> Vec<u8> {
 }
 
 /// A folder that is removed on drop.
-struct Folder(PathBuf, MutexGuard<'static, ()>);
-
-/// One test at a time: a program that another thread starts has the locks of this process until it
-/// runs, and then a folder that was just released is still locked.
-static ALONE: Mutex<()> = Mutex::new(());
+struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::env::temp_dir().join(format!("synthvm-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
-        Folder(path, alone)
+        Folder(path)
     }
 
     fn state(&self) -> PathBuf {
@@ -104,6 +98,20 @@ fn resets(device: &TpmDevice) -> u32 {
     u32::from_be_bytes(*good(device, READ_CLOCK)[26..].first_chunk().unwrap())
 }
 
+/// Starts a TPM on a folder that was released. A program that another test's thread is starting has
+/// the locks of this process until it runs.
+fn start_released(state: &Path) -> Emulator {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        match start(state).unwrap() {
+            Err(TpmError::State(StateError::Locked(_))) if std::time::Instant::now() < end => {
+                thread::yield_now();
+            }
+            started => return started.unwrap(),
+        }
+    }
+}
+
 fn pcr(device: &TpmDevice) -> Vec<u8> {
     good(device, READ_PCR).split_off(30)
 }
@@ -132,7 +140,7 @@ fn test_swtpm_answers_through_the_registers_and_keeps_its_state() {
     let error = start(&folder.state()).unwrap().unwrap_err();
     assert!(matches!(error, TpmError::State(StateError::Locked(_))), "{error}");
     drop(device);
-    let device = TpmDevice::new(start(&folder.state()).unwrap().unwrap()).unwrap();
+    let device = TpmDevice::new(start_released(&folder.state())).unwrap();
     good(&device, STARTUP_CLEAR);
     assert_eq!(resets(&device), count + 2, "the state outlives the machine");
 }
