@@ -164,7 +164,7 @@ impl HostMemory for FileMemory {
 
     fn discard(&self, range: PageRange) -> io::Result<()> {
         // A hole in the file: madvise would only drop this process's mapping of a shared file. KVM
-        // and all other mappings of the pages lose them at once.
+        // and all other mappings of the pages lose them immediately.
         self.in_file(range, |file, offset, length| {
             allocate(file, libc::FALLOC_FL_PUNCH_HOLE, offset, length)
         })

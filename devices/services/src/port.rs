@@ -147,10 +147,10 @@ impl Port {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues an operation, or fails it at once if the guest cannot answer it. It waits at most
-    /// `patience` for the guest to be ready for it.
-    pub(crate) fn submit(&self, operation: Box<dyn Operation>, patience: Duration) {
-        let deadline = self.clock.now() + patience;
+    /// Queues an operation, or fails it immediately if the guest cannot answer it. It waits at most
+    /// `ready_timeout` for the guest to be ready for it.
+    pub(crate) fn submit(&self, operation: Box<dyn Operation>, ready_timeout: Duration) {
+        let deadline = self.clock.now() + ready_timeout;
         let mut state = self.lock();
         let error = match state.link {
             _ if !state.is_open => ServiceError::NoDriver(self.kind),

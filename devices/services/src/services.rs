@@ -25,7 +25,7 @@ use crate::service::vss::Vss;
 
 /// The time that a request waits for a guest that has not agreed on versions yet, or that is busy
 /// with an earlier request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The options of [`Services::new`].
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Services {
         if let (Some(operation), Some(port)) =
             (self.vss.freeze(time, done), self.port(ServiceKind::Vss))
         {
-            port.submit(operation, PATIENCE);
+            port.submit(operation, READY_TIMEOUT);
         }
     }
 
@@ -169,7 +169,7 @@ impl Services {
         match self.port(ServiceKind::Vss) {
             Some(port) => {
                 if let Some(operation) = self.vss.thaw(done) {
-                    port.submit(operation, PATIENCE);
+                    port.submit(operation, READY_TIMEOUT);
                 }
             }
             None => done(Err(ServiceError::NotOffered(ServiceKind::Vss))),
@@ -194,7 +194,7 @@ impl Services {
                 CopyHold { progress, port: woken }
             }));
         };
-        copy::start(port, path, destination, PATIENCE, Box::new(begun));
+        copy::start(port, path, destination, READY_TIMEOUT, Box::new(begun));
     }
 
     /// Returns the progress of the last copy; `None` if there was none.
@@ -228,7 +228,7 @@ impl Services {
 
     fn submit_prepared<T>(&self, prepared: Prepared<T>) {
         match (prepared, self.port(ServiceKind::Kvp)) {
-            (Ok(operation), Some(port)) => port.submit(operation, PATIENCE),
+            (Ok(operation), Some(port)) => port.submit(operation, READY_TIMEOUT),
             (Ok(operation), None) => operation.fail(ServiceError::NotOffered(ServiceKind::Kvp)),
             (Err((done, error)), _) => done(Err(error)),
         }
@@ -241,7 +241,7 @@ impl Services {
         operation: impl FnOnce(Done<T>) -> Box<dyn Operation>,
     ) {
         match self.port(kind) {
-            Some(port) => port.submit(operation(done), PATIENCE),
+            Some(port) => port.submit(operation(done), READY_TIMEOUT),
             None => done(Err(ServiceError::NotOffered(kind))),
         }
     }

@@ -83,7 +83,7 @@ fn test_guest_that_chooses_no_offered_version_disables_only_its_service() {
     assert_eq!(refuse([1, 1], [3, 0], [9, 9]), disabled);
     assert_eq!(refuse([1, 1], [2, 0], [3, 2]), disabled);
     assert_eq!(refuse([1, 2], [3, 0], [3, 2]), disabled);
-    // A channel that is opened again begins anew.
+    // A channel that is opened again starts from the beginning.
     let driver = rig.connect(ServiceKind::Shutdown);
     assert!(matches!(rig.report(driver.kind).state, ServiceState::Ready(_)));
 }

@@ -77,7 +77,7 @@ fn test_heartbeat_is_lost_after_five_misses_and_comes_back() {
     rig.pass(9);
     driver.is_quiet();
     rig.pass(1);
-    // A wrong sequence number is a miss; the next heartbeat follows at once.
+    // A wrong sequence number is a miss; the next heartbeat follows immediately.
     for missed in 1..=5 {
         assert!(matches!(rig.services.health(), Health::Alive(_)), "{missed}");
         let request = driver.request();

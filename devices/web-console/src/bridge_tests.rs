@@ -121,7 +121,7 @@ proptest! {
         prop_assert_eq!(binary(&bridge.websocket.get_ref().output), answer);
     }
 
-    /// Bytes that are no WebSocket end the connection and reach nobody.
+    /// Bytes that are no WebSocket end the connection and reach no one.
     #[test]
     fn test_any_bytes_of_a_browser_neither_hang_nor_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..200),

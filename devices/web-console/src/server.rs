@@ -194,7 +194,7 @@ fn accept(listener: &TcpListener, epoll: &Epoll, shared: &Arc<Shared>) {
             Err(error) => {
                 warn!("browser console: cannot accept a connection: {error}");
                 // Without a descriptor the connection stays in the queue, and would wake this
-                // thread again at once.
+                // thread again immediately.
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
         }

@@ -29,7 +29,7 @@ pub struct Site {
 
 #[derive(Debug, Default)]
 struct Access {
-    /// Tokens of links that nobody has opened.
+    /// Tokens of links that have not been opened.
     tokens: VecDeque<Secret>,
     sessions: VecDeque<Session>,
 }

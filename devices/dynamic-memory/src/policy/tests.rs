@@ -103,7 +103,7 @@ fn test_policy_leaves_a_booting_guest_alone_and_then_follows_its_demand() {
     assert_eq!(guest.assigned(), target);
     guest.seconds(1);
     assert_eq!(guest.assigned(), 512 * MIB, "never below the least");
-    // More demand is met at once, by the balloon first and by added memory then.
+    // More demand is met immediately, by the balloon first and by added memory then.
     guest.used = 2 * GIB;
     guest.seconds(1);
     assert_eq!((guest.assigned(), guest.guest.ballooned), (2 * GIB + 512 * MIB, 0));

@@ -92,7 +92,7 @@ pub(crate) fn start(
     port: Arc<Port>,
     path: PathBuf,
     destination: Destination,
-    patience: Duration,
+    ready_timeout: Duration,
     done: Done<CopyProgress>,
 ) {
     let mut completion = Completion::new(KIND, done);
@@ -118,7 +118,7 @@ pub(crate) fn start(
             step: CopyStep::New,
             completion,
         };
-        port.submit(Box::new(copy), patience);
+        port.submit(Box::new(copy), ready_timeout);
         read(file, size, &sender, &port);
     });
 }

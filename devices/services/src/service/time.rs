@@ -53,7 +53,7 @@ impl TimeSync {
         self.send(TimeMessage::Sync, done)
     }
 
-    /// Lets the next message, which is due at once, set the guest's clock.
+    /// Lets the next message, which is due immediately, set the guest's clock.
     pub(crate) fn request_set(&self, now: Instant) {
         let mut state = self.lock();
         state.must_set = true;

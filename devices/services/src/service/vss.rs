@@ -78,7 +78,7 @@ impl Vss {
         Some(Single::boxed(KIND, TIMEOUT, body, succeeded, done))
     }
 
-    /// Lets the guest be thawed at once, if it is still frozen by freeze number `freeze`.
+    /// Lets the guest be thawed immediately, if it is still frozen by freeze number `freeze`.
     pub(crate) fn release(&self, freeze: u64) {
         let now = self.clock.now();
         let mut state = self.lock();
