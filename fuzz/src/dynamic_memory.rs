@@ -135,9 +135,9 @@ impl World {
             }
         }
         let status = self.engine.status(self.now);
-        assert!(status.returned <= status.ballooned);
-        assert!(status.ballooned <= self.named.iter().map(|one| one.pages).sum::<u64>() * 4096);
-        assert!(status.target.is_none_or(|target| target <= status.bounds.max * 4096));
+        assert!(status.sizes.returned <= status.sizes.ballooned);
+        assert!(status.sizes.ballooned <= self.named.iter().map(|one| one.pages).sum::<u64>() * 4096);
+        assert!(status.sizes.target.is_none_or(|target| target <= status.bounds.max * 4096));
     }
 
     /// Sends a balloon response.

@@ -20,7 +20,6 @@ mod host;
 mod page_set;
 mod policy;
 pub mod protocol;
-mod saved;
 mod state;
 
 pub use device::{DYNAMIC_MEMORY, DYNAMIC_MEMORY_INSTANCE, DynamicMemory, DynamicMemoryOptions};
@@ -28,4 +27,4 @@ pub use engine::Engine;
 pub use host::{FileMemory, HostMemory, MemorySlots};
 pub use policy::Bounds;
 pub use protocol::PageRange;
-pub use state::{Counters, SetError, Status};
+pub use state::{Counters, SetError, Sizes, Status};

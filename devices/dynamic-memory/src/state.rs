@@ -63,14 +63,10 @@ pub struct SetError {
     pub max: u64,
 }
 
-/// The state of a guest's memory. Sizes are in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Status {
-    /// The version of the guest's driver. `None`: there is none.
-    pub version: Option<Version>,
-    /// The bounds.
-    pub bounds: Bounds,
+/// The sizes of a guest's memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sizes {
     /// RAM that the guest has: it booted with it or added it, and it is not in the balloon.
     pub assigned: u64,
     /// Memory that was added since the machine's start.
@@ -89,6 +85,18 @@ pub struct Status {
     pub target: Option<u64>,
     /// The size that a user wants. `None`: the demand decides.
     pub wanted: Option<u64>,
+}
+
+/// The state of a guest's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The version of the guest's driver. `None`: there is none.
+    pub version: Option<Version>,
+    /// The bounds.
+    pub bounds: Bounds,
+    /// The sizes.
+    pub sizes: Sizes,
     /// The request that the guest has not answered.
     pub request: Option<&'static str>,
     /// Time since the guest's last report. `None`: as above.
@@ -458,15 +466,20 @@ impl State {
         Status {
             version: self.driver.as_ref().and_then(|driver| driver.session.version()),
             bounds: self.bounds,
-            assigned: bytes(guest.present.saturating_sub(guest.ballooned)),
-            added: bytes(self.added),
-            ballooned: bytes(guest.ballooned),
-            returned: bytes(self.balloon.returned()),
-            resident: self.host.resident_bytes(),
-            demand: self.policy.demand().map(bytes),
-            available: self.policy.pressure().map(|one| bytes(one.available.min(guest.present))),
-            target: self.policy.target(&self.bounds).map(bytes),
-            wanted: self.policy.wanted().map(bytes),
+            sizes: Sizes {
+                assigned: bytes(guest.present.saturating_sub(guest.ballooned)),
+                added: bytes(self.added),
+                ballooned: bytes(guest.ballooned),
+                returned: bytes(self.balloon.returned()),
+                resident: self.host.resident_bytes(),
+                demand: self.policy.demand().map(bytes),
+                available: self
+                    .policy
+                    .pressure()
+                    .map(|one| bytes(one.available.min(guest.present))),
+                target: self.policy.target(&self.bounds).map(bytes),
+                wanted: self.policy.wanted().map(bytes),
+            },
             request,
             report_age: last_report.map(|then| now.saturating_sub(then)),
             counters: self.counters,

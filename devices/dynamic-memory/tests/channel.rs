@@ -183,7 +183,7 @@ impl Rig {
     /// Returns the pages in the balloon, and those of them that the host has back.
     fn balloon(&self) -> (u64, u64) {
         let status = self.status();
-        (status.ballooned / 4096, status.returned / 4096)
+        (status.sizes.ballooned / 4096, status.sizes.returned / 4096)
     }
 
     /// Writes to each page of a range.
@@ -221,7 +221,7 @@ fn test_offer_is_no_pipe() {
 fn test_balloon_returns_memory_that_reads_zero_and_works_when_it_is_taken_back() {
     let mut rig = Rig::new();
     rig.fill(2048, 1024);
-    let before = rig.status().resident;
+    let before = rig.status().sizes.resident;
     rig.set(Some(RAM - 1024));
     rig.expect_silence();
     rig.report(3 * 1024, 100);
@@ -232,8 +232,8 @@ fn test_balloon_returns_memory_that_reads_zero_and_works_when_it_is_taken_back()
     rig.give(false, &[(2560, 511), (3071, 1)]);
     assert_eq!(rig.balloon(), (1024, 1024));
     let status = rig.status();
-    assert!(status.resident <= before - 1023 * 4096, "{before} {status:?}");
-    assert_eq!(status.assigned, (RAM - 1024) * 4096);
+    assert!(status.sizes.resident <= before - 1023 * 4096, "{before} {status:?}");
+    assert_eq!(status.sizes.assigned, (RAM - 1024) * 4096);
     assert_eq!(rig.has(3071), [0; 5]);
 
     rig.set(Some(RAM));
@@ -306,7 +306,7 @@ fn test_guest_that_floods_reports_gets_no_answers() {
     rig.expect_silence();
     let status = rig.status();
     assert_eq!(status.counters.reports, 2000);
-    assert_eq!(status.available, Some(RAM * 4096));
+    assert_eq!(status.sizes.available, Some(RAM * 4096));
 }
 
 #[test]
@@ -369,8 +369,8 @@ fn test_hot_add_follows_the_balloon_and_the_answer_decides_how_it_goes_on() {
     let same = PageRange::new(WINDOW.first, chunk);
     assert_eq!(PageRange::from_word(long(&rig.receive()[8..])), same);
     rig.send(&message(11, &words(&[32_768, 1])));
-    assert_eq!(rig.status().added, chunk * 4096);
-    assert_eq!(rig.status().assigned, (RAM + chunk) * 4096);
+    assert_eq!(rig.status().sizes.added, chunk * 4096);
+    assert_eq!(rig.status().sizes.assigned, (RAM + chunk) * 4096);
     // The guest can give added pages.
     rig.set(Some(RAM));
     rig.report(chunk, 100);
@@ -395,7 +395,7 @@ fn test_size_out_of_bounds_is_refused() {
         let error = rig.device.set_size(Some(pages * 4096)).unwrap_err();
         assert_eq!((error.min, error.max), (2 * MIB * 4096, (RAM + WINDOW.pages) * 4096));
     }
-    assert_eq!(rig.status().wanted, None);
+    assert_eq!(rig.status().sizes.wanted, None);
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn test_driver_that_is_loaded_again_finds_an_empty_balloon() {
     serve.as_ref().unwrap()();
     guest.teardown(channel.relid, channel.gpadl);
     let status = device.status();
-    assert_eq!((status.ballooned, status.version, status.demand), (0, None, None));
+    assert_eq!((status.sizes.ballooned, status.version, status.sizes.demand), (0, None, None));
     let channel = guest.open(guest.offers[0], 4);
     let mut rig = Rig { guest, channel, device, host, now };
     rig.handshake();
@@ -445,7 +445,7 @@ fn test_balloon_survives_save_and_restore_in_another_process_and_its_pages_stay_
     channel.doorbell = guest.doorbell(guest.offers[0]);
     let mut rig = Rig { guest, channel, device, host, now };
     assert_eq!((rig.balloon(), rig.has(2050)), ((1024, 1024), vec![0; 5]));
-    assert_eq!(rig.status().wanted, Some((RAM - 2048) * 4096));
+    assert_eq!(rig.status().sizes.wanted, Some((RAM - 2048) * 4096));
     // The request that was in flight is answered.
     rig.give(false, &[(3200, 800)]);
     assert_eq!(rig.balloon().0, 1824);

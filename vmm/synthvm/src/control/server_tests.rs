@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
+use synthvm_dynamic_memory::Sizes;
 use synthvm_net::LinkState;
 use synthvm_services::ServiceError;
 use synthvm_services::protocol::ServiceKind;
@@ -151,7 +152,10 @@ impl ControlTarget for Recorder {
     }
 
     fn memory(&self) -> Result<MemoryReport, String> {
-        Ok(MemoryReport { assigned: 7, ..Default::default() })
+        Ok(MemoryReport {
+            sizes: Sizes { assigned: 7, ..Default::default() },
+            ..Default::default()
+        })
     }
 
     fn set_memory(&self, size: Option<ByteSize>) -> Result<(), String> {

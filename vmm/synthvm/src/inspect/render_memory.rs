@@ -36,14 +36,14 @@ fn table(memory: &MemoryReport) -> Table {
         (Some(version), Some(request)) => format!("version {version}, {request}"),
     };
     table.row([
-        mib(memory.assigned),
-        optional(memory.target),
-        optional(memory.demand),
-        optional(memory.available),
-        mib(memory.ballooned),
-        mib(memory.returned),
-        mib(memory.added),
-        mib(memory.resident),
+        mib(memory.sizes.assigned),
+        optional(memory.sizes.target),
+        optional(memory.sizes.demand),
+        optional(memory.sizes.available),
+        mib(memory.sizes.ballooned),
+        mib(memory.sizes.returned),
+        mib(memory.sizes.added),
+        mib(memory.sizes.resident),
         driver,
     ]);
     table

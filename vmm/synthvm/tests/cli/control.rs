@@ -17,6 +17,7 @@ use synthvm::inspect::{
     ConnectionReport, ConnectionState, DiskReport, InspectReport, NetworkReport,
 };
 use synthvm::services::{GuestStatus, ServiceRequest};
+use synthvm_dynamic_memory::Sizes;
 use synthvm_net::LinkState;
 use synthvm_services::ServiceError;
 use synthvm_services::protocol::ServiceKind;
@@ -171,7 +172,10 @@ impl ControlTarget for Talker {
 
     fn memory(&self) -> Result<MemoryReport, String> {
         let (assigned, demand) = (768 << 20, Some(300 << 20));
-        Ok(MemoryReport { assigned, demand, ..Default::default() })
+        Ok(MemoryReport {
+            sizes: Sizes { assigned, demand, ..Default::default() },
+            ..Default::default()
+        })
     }
 
     fn set_memory(&self, size: Option<ByteSize>) -> Result<(), String> {

@@ -12,14 +12,14 @@ pub(super) fn memory(text: &mut Text, report: &InspectReport) {
         "Memory of the guest, by what it is. Some are absent until the guest reports.",
     );
     for (kind, bytes) in [
-        ("assigned", Some(memory.assigned)),
-        ("ballooned", Some(memory.ballooned)),
-        ("returned", Some(memory.returned)),
-        ("added", Some(memory.added)),
-        ("resident", Some(memory.resident)),
-        ("demand", memory.demand),
-        ("available", memory.available),
-        ("target", memory.target),
+        ("assigned", Some(memory.sizes.assigned)),
+        ("ballooned", Some(memory.sizes.ballooned)),
+        ("returned", Some(memory.sizes.returned)),
+        ("added", Some(memory.sizes.added)),
+        ("resident", Some(memory.sizes.resident)),
+        ("demand", memory.sizes.demand),
+        ("available", memory.sizes.available),
+        ("target", memory.sizes.target),
     ] {
         if let Some(bytes) = bytes {
             sizes.sample(&[("kind", kind)], bytes);
