@@ -9,9 +9,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use synthvm_sockets::protocol::{Frame, Target, data_header, frame, parse_request};
-use synthvm_sockets::pump::{Counters, Pump, Rings, Scratch, Turn};
+use synthvm_sockets::pump::{BareRings, Counters, Pump, Scratch, Turn};
 use vm_memory::{Bytes, GuestAddress};
-use vmbus_host::ChannelTrace;
 use vmbus_ring::{Incoming, Mode, OutPacket, Outgoing, PacketKind, PlainMemory, RingMemory};
 
 use crate::input::Input;
@@ -36,33 +35,6 @@ thread_local! {
     });
 }
 
-/// The host's end of a channel.
-struct HostRings {
-    incoming: Incoming,
-    outgoing: Outgoing,
-    is_closing: bool,
-}
-
-impl Rings for HostRings {
-    fn incoming(&mut self) -> &mut Incoming {
-        &mut self.incoming
-    }
-
-    fn outgoing(&mut self) -> &mut Outgoing {
-        &mut self.outgoing
-    }
-
-    fn signal_if(&self, _: bool) {}
-
-    fn is_closing(&self) -> bool {
-        self.is_closing
-    }
-
-    fn trace(&self) -> Option<ChannelTrace> {
-        None
-    }
-}
-
 /// The guest, the program of the host, and the bytes that each has to receive.
 struct World<'a> {
     memory: &'a PlainMemory,
@@ -85,7 +57,7 @@ pub fn run(data: &[u8]) {
         let [up, down] = &fixture.rings[usize::from(input.u8() & 1)];
         up.reset();
         down.reset();
-        let host = HostRings {
+        let host = BareRings {
             incoming: Incoming::new(up.clone()).unwrap(),
             outgoing: Outgoing::new(down.clone()).unwrap(),
             is_closing: false,
@@ -129,7 +101,7 @@ pub fn run(data: &[u8]) {
 }
 
 impl World<'_> {
-    fn step(&mut self, input: &mut Input<'_>, pump: &mut Pump<HostRings>) {
+    fn step(&mut self, input: &mut Input<'_>, pump: &mut Pump<BareRings>) {
         match input.u8() % 9 {
             0 | 1 => self.send(usize::from(input.u16())),
             2 => {

@@ -21,8 +21,7 @@ use std::process::ExitCode;
 
 use number::Number;
 use synthvm_sockets::protocol::data_header;
-use synthvm_sockets::pump::{Counters, Pump, Rings, Scratch};
-use vmbus_host::ChannelTrace;
+use synthvm_sockets::pump::{BareRings, Counters, Pump, Scratch};
 use vmbus_ring::{Incoming, Mode, Outgoing, PlainMemory};
 
 /// Pages of each ring of a Linux guest with the usual limits of sockets.
@@ -58,35 +57,9 @@ fn measure() -> Vec<Number> {
     numbers
 }
 
-/// The host's rings, without a bus.
-struct HostRings {
-    incoming: Incoming,
-    outgoing: Outgoing,
-}
-
-impl Rings for HostRings {
-    fn incoming(&mut self) -> &mut Incoming {
-        &mut self.incoming
-    }
-
-    fn outgoing(&mut self) -> &mut Outgoing {
-        &mut self.outgoing
-    }
-
-    fn signal_if(&self, _: bool) {}
-
-    fn is_closing(&self) -> bool {
-        false
-    }
-
-    fn trace(&self) -> Option<ChannelTrace> {
-        None
-    }
-}
-
 /// A guest and a program of the host, with a pump between them.
 struct Connection {
-    pump: Pump<HostRings>,
+    pump: Pump<BareRings>,
     scratch: Scratch,
     counters: Counters,
     to_host: Outgoing,
@@ -103,9 +76,10 @@ impl Connection {
         let (up, down) = (ring(0), ring(PAGES));
         up.reset();
         down.reset();
-        let rings = HostRings {
+        let rings = BareRings {
             incoming: Incoming::new(up.clone()).unwrap(),
             outgoing: Outgoing::new(down.clone()).unwrap(),
+            is_closing: false,
         };
         let (socket, program) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -39,6 +39,37 @@ pub trait Rings {
     fn trace(&self) -> Option<ChannelTrace>;
 }
 
+/// Rings without a bus, and without a guest to signal: for measurements and fuzzing.
+#[derive(Debug)]
+pub struct BareRings {
+    /// The ring from the guest.
+    pub incoming: Incoming,
+    /// The ring to the guest.
+    pub outgoing: Outgoing,
+    /// The guest has closed the channel.
+    pub is_closing: bool,
+}
+
+impl Rings for BareRings {
+    fn incoming(&mut self) -> &mut Incoming {
+        &mut self.incoming
+    }
+
+    fn outgoing(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
+    }
+
+    fn signal_if(&self, _: bool) {}
+
+    fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    fn trace(&self) -> Option<ChannelTrace> {
+        None
+    }
+}
+
 impl Rings for Channel {
     fn incoming(&mut self) -> &mut Incoming {
         &mut self.incoming

@@ -223,7 +223,7 @@ fn test_render_drive_tells_disc_tray_and_lock() {
 fn test_render_shows_sockets_only_of_a_machine_that_has_them() {
     let mut report = report();
     assert!(!render(&report, None, Style::Plain).contains("Sockets"));
-    report.vsock = Some(crate::vsock::VsockReport {
+    report.vsock = Some(synthvm_sockets::SocketReport {
         open: 21,
         no_listener: 30,
         failed: 4,

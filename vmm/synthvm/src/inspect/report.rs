@@ -8,7 +8,7 @@ use super::NetworkReport;
 use crate::display::DisplayReport;
 use crate::dynamic_memory::MemoryReport;
 use crate::services::ServicesReport;
-use crate::vsock::VsockReport;
+use synthvm_sockets::SocketReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.
@@ -41,7 +41,7 @@ pub struct InspectReport {
     pub display: Option<DisplayReport>,
     /// The host sockets; `None` for a machine without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vsock: Option<VsockReport>,
+    pub vsock: Option<SocketReport>,
     /// The integration services; `None` for a machine without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<ServicesReport>,

@@ -1,17 +1,13 @@
 //! Host sockets of a machine: from the configuration to the sockets, and their report.
 
-mod report;
-
 use std::io;
 
 use synthvm_machine::unix_socket::ListeningSocket;
-use synthvm_sockets::{Services, SocketOptions, Sockets};
+use synthvm_sockets::{Services, SocketOptions, SocketReport, Sockets};
 use tracing::warn;
 use vmbus_host::VmBus;
 
 use crate::config::VsockConfig;
-
-pub use report::VsockReport;
 
 /// Descriptors of the process that all connections can use: four each, and some for the machine.
 const DESCRIPTORS: libc::rlim_t = 16_384;
@@ -43,8 +39,8 @@ impl Vsock {
 
     /// Returns the sockets' part of the machine's report.
     #[must_use]
-    pub fn report(&self) -> VsockReport {
-        VsockReport::from(self.sockets.report())
+    pub fn report(&self) -> SocketReport {
+        self.sockets.report()
     }
 }
 

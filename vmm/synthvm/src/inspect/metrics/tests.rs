@@ -5,7 +5,7 @@ use super::super::{
     RingsReport, ThrottleReport, VcpuReport,
 };
 use super::*;
-use crate::vsock::VsockReport;
+use synthvm_sockets::SocketReport;
 
 /// The metrics of a text: their types, and their samples by name and labels.
 #[derive(Debug, Default)]
@@ -121,7 +121,12 @@ fn report() -> InspectReport {
         channels: vec![channel(0), channel(1)],
         disks: vec![disk("0:0"), disk("quo\"te\\")],
         networks: vec![card("net0"), card("lan")],
-        vsock: Some(VsockReport { open: 2, unanswered: 3, bytes_to_host: 8, ..Default::default() }),
+        vsock: Some(SocketReport {
+            open: 2,
+            unanswered: 3,
+            bytes_to_host: 8,
+            ..Default::default()
+        }),
         ..Default::default()
     };
     report.machine.uptime_ms = 1_250;
