@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmbus_device::{WorkerOptions, Workers};
+use vmbus_device::{SavedChannel, SavedForm, WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::Guid;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -14,7 +14,6 @@ use crate::handler::{MemoryHandler, SavedState, Shared};
 use crate::host::HostMemory;
 use crate::policy::{Bounds, Policy};
 use crate::protocol::{PageRange, Session};
-use crate::saved::SavedChannel;
 use crate::state::{SetError, State, Status};
 
 /// {525074dc-8985-46e2-8057-a307dc18a502}: the class of dynamic memory.
@@ -24,6 +23,11 @@ pub const DYNAMIC_MEMORY: Guid =
 /// {1eccfd72-4b41-45ef-b73a-4a6e44c12924}: the one instance of a machine.
 pub const DYNAMIC_MEMORY_INSTANCE: Guid =
     Guid::new(0x1ecc_fd72, 0x4b41, 0x45ef, [0xb7, 0x3a, 0x4a, 0x6e, 0x44, 0xc1, 0x29, 0x24]);
+
+/// The form of the channel's saved state. A restore checks all of it. The content of memory is not
+/// part of it; pages of the balloon need none. The maximum is a balloon of scattered pages in a
+/// guest of some GiB. The format must be incremented with every change of [`SavedState`].
+const FORM: SavedForm = SavedForm::new(1, 64 << 20);
 
 /// Options of the device.
 pub struct DynamicMemoryOptions {
@@ -127,8 +131,8 @@ impl DynamicMemory {
     }
 
     fn restore_channel(&self, channel: Channel, bytes: &[u8]) -> Result<(), String> {
-        let saved = SavedChannel::from_bytes(bytes).map_err(|error| error.to_string())?;
-        let state = saved.state;
+        let SavedChannel { packets, state, .. } =
+            FORM.parse::<SavedChannel<SavedState>>(bytes).map_err(|error| error.to_string())?;
         let session = state.session.clone().ok_or("it has no session")?;
         let now = (self.shared.clock)();
         {
@@ -141,7 +145,7 @@ impl DynamicMemory {
             }
         }
         let handler = self.handler(&channel, session);
-        let restored = self.workers.restore(channel, handler, saved.packets, state);
+        let restored = self.workers.restore(channel, handler, packets, state);
         restored.map_err(|error| error.to_string())
     }
 }
@@ -171,8 +175,7 @@ impl Device for DynamicMemory {
     }
 
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
-        let quiesced = self.workers.quiesced(subchannel)?;
-        SavedChannel::new(quiesced.packets, quiesced.state).to_bytes()
+        self.workers.save(subchannel, FORM)
     }
 
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {

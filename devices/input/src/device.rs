@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vmbus_device::{WorkerOptions, Workers};
+use vmbus_device::{SavedChannel, SavedForm, WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_log::LogRateLimiter;
 use vmbus_protocol::Guid;
@@ -10,7 +10,6 @@ use vmbus_protocol::offer::OfferFlags;
 
 use crate::handler::{InputHandler, KeyboardProtocol, MouseProtocol, Protocol};
 use crate::port::Port;
-use crate::saved::SavedChannel;
 
 /// {f912ad6d-2b17-48ea-bd65-f927a61c7684}: the class of synthetic keyboards.
 pub const KEYBOARD: Guid =
@@ -30,6 +29,11 @@ pub const MOUSE_INSTANCE: Guid =
 
 /// The type of a pipe of messages, in the offer's user data.
 const MESSAGE_PIPE: u8 = 4;
+
+/// The form of the channel's saved state. A restore checks all of it. Events that wait for the guest
+/// are not saved: their viewer is gone. The maximum is a full outbox of events. The format must be
+/// incremented with every change of the sessions' types.
+const FORM: SavedForm = SavedForm::new(2, 1 << 20);
 
 /// The keyboard of a machine. [`Input::new`](crate::Input::new) returns it.
 pub type Keyboard = InputDevice<KeyboardProtocol>;
@@ -94,15 +98,14 @@ impl<P: Protocol> Device for InputDevice<P> {
     }
 
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
-        let quiesced = self.workers.quiesced(subchannel)?;
-        SavedChannel::new(quiesced.packets, quiesced.state).to_bytes()
+        self.workers.save(subchannel, FORM)
     }
 
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
-        let saved = SavedChannel::<P::Session>::from_bytes(state).map_err(|error| {
+        let saved: SavedChannel<P::Session> = FORM.parse(state).map_err(|error| {
             OpenError(format!("the saved state of the {} cannot be used: {error}", P::NAME))
         })?;
-        let handler = self.handler(saved.session.clone());
-        Ok(self.workers.restore(channel, handler, saved.packets, saved.session)?)
+        let handler = self.handler(saved.state.clone());
+        Ok(self.workers.restore(channel, handler, saved.packets, saved.state)?)
     }
 }

@@ -20,7 +20,6 @@ pub mod keys;
 mod port;
 pub mod protocol;
 mod queue;
-mod saved;
 
 pub use device::{KEYBOARD, KEYBOARD_INSTANCE, Keyboard, MOUSE, MOUSE_INSTANCE, Mouse};
 pub use input::Input;

@@ -5,19 +5,16 @@
 //! with the packets and frames in them, are part of guest memory.
 
 use serde::{Deserialize, Serialize};
-use vmbus_device::{SavedFormError, SavedPacket, parse_saved};
+use vmbus_device::{SavedForm, SavedFormError, SavedPacket};
 
 use crate::protocol::nvsp::SavedSession;
 use crate::protocol::oid::Statistics;
 use crate::protocol::rndis::SavedControl;
 use crate::protocol::sub_allocations::{self, InvalidShare};
 
-/// The version of the format. A restore accepts no other. Must be incremented with every change of
-/// the types here.
-const FORMAT: u32 = 2;
-
-/// Maximum bytes of one channel's state: above the size with all sub-allocations in use.
-const MAX_BYTES: usize = 32 << 20;
+/// The form of one channel's state. Its format must be incremented with every change of the types
+/// here. The maximum is above the size with all sub-allocations in use.
+const FORM: SavedForm = SavedForm::new(2, 32 << 20);
 
 /// Maximum number of packets that wait for space in a ring: a full outbox, and one for each
 /// sub-allocation.
@@ -97,17 +94,17 @@ pub(crate) enum RestoreError {
 
 impl SavedChannel {
     pub(crate) fn new(packets: Vec<SavedPacket>, returns: Vec<u64>, state: SavedState) -> Self {
-        Self { format: FORMAT, packets, returns, state }
+        Self { format: FORM.format(), packets, returns, state }
     }
 
     /// Serialises the state. `None`: serialisation failed.
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
-        serde_json::to_vec(self).ok()
+        FORM.to_bytes(self)
     }
 
     /// Parses and validates a state. `is_primary`: the channel is the primary one.
     pub(crate) fn from_bytes(bytes: &[u8], is_primary: bool) -> Result<Self, RestoreError> {
-        let saved: Self = parse_saved(bytes, FORMAT, MAX_BYTES)?;
+        let saved: Self = FORM.parse(bytes)?;
         if saved.packets.len() > MAX_PACKETS || saved.returns.len() > MAX_PACKETS {
             return Err(RestoreError::Damaged("it has too many packets"));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vmbus_device::{WorkerOptions, Workers};
+use vmbus_device::{SavedChannel, WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_log::LogRateLimiter;
 use vmbus_protocol::offer::OfferFlags;
@@ -11,7 +11,7 @@ use crate::clock::Timer;
 use crate::handler::ServiceHandler;
 use crate::port::Port;
 use crate::protocol::Session;
-use crate::saved::{SavedChannel, SavedState};
+use crate::saved::{FORM, SavedState};
 
 /// The type of a pipe of messages, in the offer's user data.
 const MESSAGE_PIPE: u8 = 4;
@@ -60,13 +60,12 @@ impl Device for ServiceDevice {
     }
 
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
-        let quiesced = self.workers.quiesced(subchannel)?;
-        SavedChannel::new(quiesced.packets, quiesced.state).to_bytes()
+        self.workers.save(subchannel, FORM)
     }
 
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
         let kind = self.port.kind;
-        let saved = SavedChannel::from_bytes(state).map_err(|error| {
+        let saved: SavedChannel<SavedState> = FORM.parse(state).map_err(|error| {
             OpenError(format!("the saved state of the service {kind} cannot be used: {error}"))
         })?;
         self.port.background.restore(&saved.state.service);

@@ -7,17 +7,13 @@
 
 use serde::{Deserialize, Serialize};
 use synthvm_scsi::SavedUnit;
-use vmbus_device::{SavedFormError, SavedPacket, parse_saved};
+use vmbus_device::{SavedForm, SavedFormError, SavedPacket};
 
 use crate::protocol::{MAX_LUNS, MAX_PACKET, Stage, Version};
 
-/// The version of the format. A restore accepts no other. Must be incremented with every change of
-/// the types here.
-const FORMAT: u32 = 1;
-
-/// Maximum bytes of one channel's state: above the size with [`MAX_PACKETS`] packets and the
-/// maximum number of disks.
-const MAX_BYTES: usize = 4 << 20;
+/// The form of one channel's state. Its format must be incremented with every change of the types
+/// here. The maximum is above the size with [`MAX_PACKETS`] packets and the maximum number of disks.
+const FORM: SavedForm = SavedForm::new(1, 4 << 20);
 
 /// Maximum number of packets that wait for space in a ring: a full outbox and all requests in
 /// flight.
@@ -76,17 +72,17 @@ impl SavedChannel {
         news: Option<bool>,
         controller: Option<SavedController>,
     ) -> Self {
-        Self { format: FORMAT, packets, news, controller }
+        Self { format: FORM.format(), packets, news, controller }
     }
 
     /// Serialises the state. `None`: serialisation failed.
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
-        serde_json::to_vec(self).ok()
+        FORM.to_bytes(self)
     }
 
     /// Parses and validates a state. `is_primary`: the channel is the primary one.
     pub(crate) fn from_bytes(bytes: &[u8], is_primary: bool) -> Result<Self, RestoreError> {
-        let saved: Self = parse_saved(bytes, FORMAT, MAX_BYTES)?;
+        let saved: Self = FORM.parse(bytes)?;
         saved.check(is_primary)?;
         Ok(saved)
     }

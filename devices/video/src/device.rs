@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tracing::warn;
-use vmbus_device::{WorkerOptions, Workers};
+use vmbus_device::{SavedChannel, WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_log::LogRateLimiter;
 use vmbus_protocol::Guid;
@@ -13,7 +13,7 @@ use crate::counters::{SharedCounters, VideoCounters};
 use crate::handler::{VideoHandler, VideoShared};
 use crate::memory::VideoMemory;
 use crate::protocol::{Resolution, ResolutionError, SavedSession, Session};
-use crate::saved::{RestoreError, SavedChannel};
+use crate::saved::{FORM, RestoreError};
 use crate::screen::Screen;
 
 /// {da0a7802-e377-4aac-8e77-0558eb1073f8}: the class of synthetic video devices.
@@ -94,14 +94,13 @@ impl VideoDevice {
     }
 
     fn restore_channel(&self, channel: Channel, state: &[u8]) -> Result<(), RestoreOrOpen> {
-        let saved = SavedChannel::from_bytes(state)?;
+        let saved: SavedChannel<SavedSession> = FORM.parse(state).map_err(RestoreError::from)?;
         let screen = &self.shared.screen;
-        let session =
-            Session::restore(&saved.session, screen.vram()).map_err(RestoreError::from)?;
+        let session = Session::restore(&saved.state, screen.vram()).map_err(RestoreError::from)?;
         screen.memory().place(session.address()).map_err(RestoreError::from)?;
         screen.set_mode(session.mode());
         let handler = VideoHandler::new(Arc::clone(&self.shared), session);
-        Ok(self.workers.restore(channel, handler, saved.packets, saved.session)?)
+        Ok(self.workers.restore(channel, handler, saved.packets, saved.state)?)
     }
 }
 
@@ -145,8 +144,7 @@ impl Device for VideoDevice {
     }
 
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
-        let quiesced = self.workers.quiesced(subchannel)?;
-        SavedChannel::new(quiesced.packets, quiesced.state).to_bytes()
+        self.workers.save(subchannel, FORM)
     }
 
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {

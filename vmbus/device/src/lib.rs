@@ -56,7 +56,7 @@ pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING, MAX_WAITING_BYTES};
 pub use outbox::{Outbox, Payload, SavedPacket};
 pub use quiesce::Quiesced;
 #[cfg(feature = "serde")]
-pub use saved::{SavedFormError, parse_saved};
+pub use saved::{SavedChannel, SavedForm, SavedFormError};
 pub use served::{ServedDevice, serve};
 pub use shared_loop::SharedLoop;
 pub use vmbus_host::WorkerStats;
