@@ -70,8 +70,7 @@ fn test_guest_that_chooses_no_offered_version_disables_only_its_service() {
         let words = words.into_iter().chain(framework).chain(version);
         let body: Vec<u8> = words.flat_map(u16::to_le_bytes).collect();
         driver.answer(&offer, 0, &body);
-        let (done, result) = outcome();
-        rig.services.shutdown(ShutdownRequest::default(), done);
+        let result = rig.shut_down();
         let state = rig.report(ServiceKind::Shutdown).state;
         driver.is_quiet();
         rig.guest.close(driver.channel);
@@ -93,11 +92,7 @@ fn test_silent_guest_gets_one_request_at_a_time_and_few_in_all() {
     // Number 4.
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
-    let ask = || {
-        let (done, result) = outcome();
-        rig.services.shutdown(ShutdownRequest::default(), done);
-        result
-    };
+    let ask = || rig.shut_down();
     let (first, second) = (ask(), ask());
     driver.request();
     driver.is_quiet();
@@ -126,11 +121,7 @@ fn test_silent_guest_gets_one_request_at_a_time_and_few_in_all() {
 fn test_many_clients_of_a_busy_service_are_refused_and_no_queue_grows() {
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
-    let ask = || {
-        let (done, result) = outcome();
-        rig.services.shutdown(ShutdownRequest::default(), done);
-        result
-    };
+    let ask = || rig.shut_down();
     let first = ask();
     let request = driver.request();
     let waiting: Vec<_> = (0..16).map(|_| ask()).collect();
@@ -149,11 +140,7 @@ fn test_late_response_is_dropped_and_makes_the_guest_responsive_again() {
     // Number 5.
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
-    let ask = |rig: &Rig| {
-        let (done, result) = outcome();
-        rig.services.shutdown(ShutdownRequest::default(), done);
-        result
-    };
+    let ask = |rig: &Rig| rig.shut_down();
     let first = ask(&rig);
     let late = driver.request();
     rig.pass(10);
@@ -177,8 +164,7 @@ fn test_response_with_another_transaction_id_of_the_bus_is_accepted() {
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
     driver.bus_id = u64::MAX;
-    let (done, result) = outcome();
-    rig.services.shutdown(ShutdownRequest::default(), done);
+    let result = rig.shut_down();
     let request = driver.request();
     driver.answer(&request, 0, &[]);
     assert_eq!(result.get(), Ok(()));
@@ -219,8 +205,7 @@ fn test_guest_that_floods_loses_its_channel_and_others_go_on() {
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
     let mut heartbeat = rig.connect(ServiceKind::Heartbeat);
-    let (done, result) = outcome();
-    rig.services.shutdown(ShutdownRequest::default(), done);
+    let result = rig.shut_down();
     let request = driver.request();
     let mut bad = vec![request.packet.clone()];
     bad.extend((0..28).map(|length| request.packet[..length].to_vec()));
@@ -260,8 +245,7 @@ fn test_closed_channel_fails_its_requests_and_is_negotiated_again() {
     let mut rig = Rig::new();
     for _ in 0..3 {
         let mut driver = rig.connect(ServiceKind::Shutdown);
-        let (done, result) = outcome();
-        rig.services.shutdown(ShutdownRequest::default(), done);
+        let result = rig.shut_down();
         driver.request();
         let (waiting, waits) = outcome();
         rig.services.shutdown(ShutdownRequest::default(), waiting);
@@ -281,8 +265,7 @@ fn test_smallest_ring_is_accepted() {
     let mut driver = rig::Driver { channel, kind: ServiceKind::Shutdown, bus_id: 0 };
     let offer = driver.request();
     driver.agree(&offer, [3, 0], [3, 2]);
-    let (done, result) = outcome();
-    rig.services.shutdown(ShutdownRequest::default(), done);
+    let result = rig.shut_down();
     let request = driver.request();
     driver.answer(&request, 0, &[]);
     assert_eq!(result.get(), Ok(()));
@@ -292,8 +275,7 @@ fn test_smallest_ring_is_accepted() {
 fn test_pause_of_any_length_is_no_timeout() {
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
-    let (done, result) = outcome();
-    rig.services.shutdown(ShutdownRequest::default(), done);
+    let result = rig.shut_down();
     let request = driver.request();
     rig.guest.bus.pause();
     rig.pass(3600);
@@ -310,8 +292,7 @@ fn test_restored_channel_negotiates_again_and_drops_the_response_to_the_old_requ
     // Number 28.
     let mut rig = Rig::new();
     let mut driver = rig.connect(ServiceKind::Shutdown);
-    let (done, _) = outcome();
-    rig.services.shutdown(ShutdownRequest::default(), done);
+    drop(rig.shut_down());
     let request = driver.request();
     rig.guest.bus.pause();
     let saved = serde_json::to_vec(&rig.guest.bus.save().unwrap()).unwrap();

@@ -1,5 +1,6 @@
 //! File copy from the host to the guest. Source: docs/spec/integration-services.md, section 7.
 
+use super::fields::{field, put};
 use super::{TextError, encode_into};
 
 /// Maximum bytes of a file in one message.
@@ -71,14 +72,6 @@ fn header(operation: u8, length: usize) -> Vec<u8> {
     let mut body = vec![operation];
     body.resize(length, 0);
     body
-}
-
-fn field(body: &mut [u8], (at, length): (usize, usize)) -> &mut [u8] {
-    body.get_mut(at..at + length).unwrap_or_default()
-}
-
-fn put(body: &mut [u8], at: usize, bytes: &[u8]) {
-    field(body, (at, bytes.len())).copy_from_slice(bytes);
 }
 
 #[cfg(test)]

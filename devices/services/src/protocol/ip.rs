@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::{field, put};
 use super::{TextError, decode, encode_into};
 
 /// Bytes of a body.
@@ -90,14 +91,6 @@ pub fn read(body: &[u8]) -> Option<IpInfo> {
         gateways: list(GATEWAYS)?,
         dns: list(DNS)?,
     })
-}
-
-fn field(body: &mut [u8], (at, length): (usize, usize)) -> &mut [u8] {
-    body.get_mut(at..at + length).unwrap_or_default()
-}
-
-fn put(body: &mut [u8], at: usize, bytes: &[u8]) {
-    field(body, (at, bytes.len())).copy_from_slice(bytes);
 }
 
 #[cfg(test)]

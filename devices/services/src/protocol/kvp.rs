@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::{field, put};
 use super::{TextError, decode, encode_into};
 
 /// Bytes of every body but those about addresses: the host always sends all.
@@ -91,11 +92,11 @@ impl Operation {
 /// The key or the value does not fit.
 pub fn set(pool: Pool, key: &str, value: &str) -> Result<Vec<u8>, TextError> {
     let mut body = header(Operation::Set, pool);
-    put(&mut body, 4, REG_SZ as usize);
-    let key = encode_into(key, field(&mut body, KEY, MAX_KEY))?;
-    let value = encode_into(value, field(&mut body, KEY + MAX_KEY, MAX_VALUE))?;
-    put(&mut body, 8, key);
-    put(&mut body, 12, value);
+    put(&mut body, 4, &REG_SZ.to_le_bytes());
+    let key = encode_into(key, field(&mut body, (KEY, MAX_KEY)))?;
+    let value = encode_into(value, field(&mut body, (KEY + MAX_KEY, MAX_VALUE)))?;
+    put_size(&mut body, 8, key);
+    put_size(&mut body, 12, value);
     Ok(body)
 }
 
@@ -105,15 +106,15 @@ pub fn set(pool: Pool, key: &str, value: &str) -> Result<Vec<u8>, TextError> {
 /// The key does not fit.
 pub fn delete(pool: Pool, key: &str) -> Result<Vec<u8>, TextError> {
     let mut body = header(Operation::Delete, pool);
-    let size = encode_into(key, field(&mut body, DELETE_KEY, MAX_KEY))?;
-    put(&mut body, 4, size);
+    let size = encode_into(key, field(&mut body, (DELETE_KEY, MAX_KEY)))?;
+    put_size(&mut body, 4, size);
     Ok(body)
 }
 
 /// Returns the body that asks for the pair with an index, from 0.
 pub fn enumerate(pool: Pool, index: u32) -> Vec<u8> {
     let mut body = header(Operation::Enumerate, pool);
-    field(&mut body, 4, 4).copy_from_slice(&index.to_le_bytes());
+    put(&mut body, 4, &index.to_le_bytes());
     body
 }
 
@@ -145,13 +146,8 @@ fn header(operation: Operation, pool: Pool) -> Vec<u8> {
     body
 }
 
-fn field(body: &mut [u8], at: usize, length: usize) -> &mut [u8] {
-    body.get_mut(at..at + length).unwrap_or_default()
-}
-
-fn put(body: &mut [u8], at: usize, number: usize) {
-    let number = u32::try_from(number).unwrap_or(u32::MAX);
-    field(body, at, 4).copy_from_slice(&number.to_le_bytes());
+fn put_size(body: &mut [u8], at: usize, size: usize) {
+    put(body, at, &u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
 }
 
 #[cfg(test)]
@@ -162,10 +158,10 @@ mod tests {
     fn response(kind: u32, sizes: [u32; 2], key: &str, value: &[u8]) -> Vec<u8> {
         let mut body = enumerate(Pool::Auto, 0);
         for (at, word) in [(8, kind), (12, sizes[0]), (16, sizes[1])] {
-            field(&mut body, at, 4).copy_from_slice(&word.to_le_bytes());
+            put(&mut body, at, &word.to_le_bytes());
         }
-        encode_into(key, field(&mut body, 20, MAX_KEY)).unwrap();
-        field(&mut body, 532, value.len()).copy_from_slice(value);
+        encode_into(key, field(&mut body, (20, MAX_KEY))).unwrap();
+        put(&mut body, 532, value);
         body
     }
 

@@ -3,6 +3,7 @@
 //!
 //! | module | knowledge |
 //! |---|---|
+//! | `fields` | fields of bodies by their place |
 //! | `header` | the headers that all services share |
 //! | `kind` | the services: their GUIDs, message types and versions |
 //! | `negotiation` | the agreement on versions |
@@ -12,6 +13,7 @@
 //! | [`shutdown`], [`time`], [`heartbeat`], [`kvp`], [`ip`], [`vss`], [`copy`] | the bodies of each
 //! service's messages |
 
+mod fields;
 mod header;
 mod kind;
 mod negotiation;

@@ -11,6 +11,7 @@ use synthvm_services::protocol::ServiceKind;
 use synthvm_services::protocol::time::HostTime;
 use synthvm_services::{
     Clock, Done, HostClock, ServiceDevice, ServiceError, ServiceReport, Services, ServicesOptions,
+    ShutdownRequest,
 };
 use vmbus_device::{InlineWorkers, WorkerOptions};
 use vmbus_host::Device;
@@ -118,6 +119,13 @@ impl Rig {
         let workers = inline.clone();
         guest.serve = Some(Arc::new(move || workers.serve()));
         Self { guest, services, clock, host_clock, inline }
+    }
+
+    /// Asks the guest to shut down.
+    pub(crate) fn shut_down(&self) -> Outcome<()> {
+        let (done, result) = outcome();
+        self.services.shutdown(ShutdownRequest::default(), done);
+        result
     }
 
     pub(crate) fn offer(&self, kind: ServiceKind) -> GuestOffer {
