@@ -23,5 +23,5 @@ mod screen;
 
 pub use counters::VideoCounters;
 pub use device::{VIDEO, VIDEO_INSTANCE, VideoDevice, VideoOptions};
-pub use memory::{PlaceError, VideoMemory};
+pub use memory::{PlaceError, PrivateMemory, VideoMemory};
 pub use screen::{Changes, Frame, Pointer, Screen, ScreenWatch};

@@ -1,11 +1,11 @@
 //! The device on a real bus, with a guest that writes its rings itself.
 
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use synthvm_video::protocol::{Rectangle, Resolution};
-use synthvm_video::{PlaceError, Screen, ScreenWatch, VideoDevice, VideoMemory, VideoOptions};
-use vm_memory::{Bytes, MmapRegion, VolatileMemory, VolatileSlice};
+use synthvm_video::{PrivateMemory, Screen, ScreenWatch, VideoDevice, VideoMemory, VideoOptions};
+use vm_memory::Bytes;
 use vmbus_device::{InlineWorkers, WorkerOptions};
 use vmbus_host::SavedBus;
 use vmbus_loopback::bare::{BareChannel, BareGuest};
@@ -15,39 +15,19 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 const VRAM: usize = 8 << 20;
 const WINDOW: u64 = 0xF800_0000;
 
-/// Video memory that a guest sees nowhere, and a record of where it should.
-struct TestMemory {
-    region: MmapRegion,
-    place: Mutex<Option<u64>>,
-}
-
-impl VideoMemory for TestMemory {
-    fn bytes(&self) -> VolatileSlice<'_> {
-        self.region.as_volatile_slice()
-    }
-
-    fn place(&self, address: Option<u64>) -> Result<(), PlaceError> {
-        if let Some(address) = address.filter(|one| !(WINDOW..WINDOW + (64 << 20)).contains(one)) {
-            return Err(PlaceError::Outside(address));
-        }
-        *self.place.lock().unwrap() = address;
-        Ok(())
-    }
-}
-
 /// A guest with a video device.
 struct Rig {
     guest: BareGuest,
     channel: BareChannel,
     device: VideoDevice,
-    memory: Arc<TestMemory>,
+    memory: Arc<PrivateMemory>,
 }
 
-fn memory() -> Arc<TestMemory> {
-    Arc::new(TestMemory { region: MmapRegion::new(VRAM).unwrap(), place: Mutex::default() })
+fn memory() -> Arc<PrivateMemory> {
+    Arc::new(PrivateMemory::new(VRAM, WINDOW..WINDOW + (64 << 20)).unwrap())
 }
 
-fn device(memory: &Arc<TestMemory>, inline: &InlineWorkers) -> VideoDevice {
+fn device(memory: &Arc<PrivateMemory>, inline: &InlineWorkers) -> VideoDevice {
     let workers = WorkerOptions::default().inline(inline.clone());
     let resolution = Resolution::new(800, 600);
     VideoDevice::new(VideoOptions { resolution, workers }, Arc::clone(memory) as _).unwrap()
@@ -104,7 +84,7 @@ impl Rig {
     }
 
     fn place(&self) -> Option<u64> {
-        *self.memory.place.lock().unwrap()
+        self.memory.address()
     }
 }
 
@@ -175,7 +155,7 @@ fn test_driver_of_linux_finds_its_resolution_and_shows_a_frame() {
     let frame = rig.screen().frame().unwrap();
     assert_eq!((frame.mode().width(), frame.mode().height()), (800, 600));
     // The same memory: what the guest writes later is there, too.
-    rig.memory.region.as_volatile_slice().write_obj(0x00FF_8040_u32, 599 * 3200 + 799 * 4).unwrap();
+    rig.memory.bytes().write_obj(0x00FF_8040_u32, 599 * 3200 + 799 * 4).unwrap();
     let mut last = [0; 4];
     frame.row(599).unwrap().read_slice(&mut last, 799 * 4).unwrap();
     assert_eq!(last, [0x40, 0x80, 0xFF, 0]);
@@ -273,7 +253,7 @@ fn test_close_keeps_the_picture_until_the_next_driver_and_a_reset_takes_it() {
     for width in [1024, 640] {
         let before = rig.screen().frame().unwrap().mode();
         rig.guest.close(rig.channel);
-        assert_eq!(*rig.memory.place.lock().unwrap(), Some(WINDOW));
+        assert_eq!(rig.memory.address(), Some(WINDOW));
         assert_eq!(rig.device.screen().frame().unwrap().mode(), before);
         assert_eq!(watch.take(), Default::default());
         rig.channel = rig.guest.open(rig.guest.offers[0], 16);
@@ -285,7 +265,7 @@ fn test_close_keeps_the_picture_until_the_next_driver_and_a_reset_takes_it() {
     }
     rig.guest.close(rig.channel);
     rig.device.reset();
-    assert_eq!(*rig.memory.place.lock().unwrap(), None);
+    assert_eq!(rig.memory.address(), None);
     assert!(rig.device.screen().frame().is_none());
     let changes = watch.take();
     assert!(changes.is_mode_changed && changes.region.rectangles().is_empty());

@@ -5,25 +5,13 @@ use std::sync::Arc;
 use synthvm_display::{DisplayOptions, DisplayServer};
 use synthvm_input::Input;
 use synthvm_video::protocol::Resolution;
-use synthvm_video::{PlaceError, VideoDevice, VideoMemory, VideoOptions};
-use vm_memory::{Bytes, MmapRegion, VolatileMemory, VolatileSlice};
+use synthvm_video::{PrivateMemory, VideoDevice, VideoMemory, VideoOptions};
+use vm_memory::Bytes;
 use vmbus_device::{InlineWorkers, WorkerOptions};
 use vmbus_loopback::bare::{BareChannel, BareGuest, GuestOffer};
 
 const VRAM: usize = 16 << 20;
 const WINDOW: u64 = 0xF800_0000;
-
-struct TestMemory(MmapRegion);
-
-impl VideoMemory for TestMemory {
-    fn bytes(&self) -> VolatileSlice<'_> {
-        self.0.as_volatile_slice()
-    }
-
-    fn place(&self, _: Option<u64>) -> Result<(), PlaceError> {
-        Ok(())
-    }
-}
 
 /// A guest whose drivers have connected.
 pub(crate) struct Guest {
@@ -33,7 +21,7 @@ pub(crate) struct Guest {
     mouse: BareChannel,
     device: VideoDevice,
     pub(crate) input: Input,
-    memory: Arc<TestMemory>,
+    memory: Arc<PrivateMemory>,
     pub(crate) width: usize,
     pub(crate) height: usize,
     /// The picture, as `0x00RRGGBB`.
@@ -46,7 +34,7 @@ impl Guest {
     pub(crate) fn new(width: usize, height: usize) -> Self {
         let inline = InlineWorkers::default();
         let workers = WorkerOptions::default().inline(inline.clone());
-        let memory = Arc::new(TestMemory(MmapRegion::new(VRAM).unwrap()));
+        let memory = Arc::new(PrivateMemory::new(VRAM, 0..u64::MAX).unwrap());
         let options =
             VideoOptions { resolution: Resolution::new(800, 600), workers: workers.clone() };
         let device = VideoDevice::new(options, Arc::clone(&memory) as _).unwrap();
@@ -101,7 +89,7 @@ impl Guest {
         (self.width, self.height) = (width, height);
         self.pixels = vec![0; width * height];
         let bytes = vec![0; width * height * 4];
-        self.memory.0.as_volatile_slice().write_slice(&bytes, 0).unwrap();
+        self.memory.bytes().write_slice(&bytes, 0).unwrap();
         let size = [width, height, width * 4].map(|one| one as u32);
         let head = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 32];
         let body: Vec<u8> =
@@ -145,7 +133,7 @@ impl Guest {
                 .iter()
                 .flat_map(|pixel| (pixel | (self.random as u32) << 24).to_le_bytes())
                 .collect();
-            self.memory.0.as_volatile_slice().write_slice(&bytes, start * 4).unwrap();
+            self.memory.bytes().write_slice(&bytes, start * 4).unwrap();
         }
     }
 

@@ -1,11 +1,10 @@
 //! The display's sessions against the real video device and keyboard in the loopback VM.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use synthvm_input::{Input, keys};
 use synthvm_video::protocol::Resolution as HostResolution;
-use synthvm_video::{PlaceError, VideoDevice, VideoMemory, VideoOptions};
-use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
+use synthvm_video::{PrivateMemory, VideoDevice, VideoOptions};
 use vmbus_client::Client;
 use vmbus_device::WorkerOptions;
 use vmbus_loopback::{LoopbackPlatform, LoopbackVm, Mode};
@@ -16,27 +15,10 @@ use crate::{Area, Decoder, DisplayError, KEYBOARD, Key, Keyboard, Resolution, VI
 const VRAM: u64 = 8 << 20;
 const WINDOW: u64 = 0xF800_0000;
 
-/// Video memory, and a record of the place that the guest wants for it.
-struct TestMemory {
-    region: MmapRegion,
-    place: Mutex<Option<u64>>,
-}
-
-impl VideoMemory for TestMemory {
-    fn bytes(&self) -> VolatileSlice<'_> {
-        self.region.as_volatile_slice()
-    }
-
-    fn place(&self, address: Option<u64>) -> Result<(), PlaceError> {
-        *self.place.lock().unwrap() = address;
-        Ok(())
-    }
-}
-
 /// A guest with a video device and a keyboard.
 struct Guest {
     client: Client<LoopbackPlatform>,
-    memory: Arc<TestMemory>,
+    memory: Arc<PrivateMemory>,
     video: VideoDevice,
     input: Input,
 }
@@ -44,8 +26,7 @@ struct Guest {
 impl Guest {
     fn new() -> Self {
         let vm = LoopbackVm::new(Mode::Threaded);
-        let region = MmapRegion::new(VRAM as usize).unwrap();
-        let memory = Arc::new(TestMemory { region, place: Mutex::default() });
+        let memory = Arc::new(PrivateMemory::new(VRAM as usize, 0..u64::MAX).unwrap());
         let workers = WorkerOptions::default();
         let resolution = HostResolution::new(800, 600);
         let options = VideoOptions { resolution, workers: workers.clone() };
@@ -75,7 +56,7 @@ fn test_screen_has_the_hosts_resolutions_and_shows_the_mode_that_is_set() {
     assert_eq!(preferred, Resolution { width: 800, height: 600 });
     assert!(video.modes().iter().all(|mode| mode.bytes() <= VRAM));
     video.place(&mut guest.client, WINDOW).unwrap();
-    assert_eq!(*guest.memory.place.lock().unwrap(), Some(WINDOW));
+    assert_eq!(guest.memory.address(), Some(WINDOW));
     let last = video.modes().len() - 1;
     for index in [video.preferred(), last] {
         video.set_mode(&mut guest.client, index).unwrap();
