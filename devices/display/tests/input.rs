@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::client::{Client, EXTENDED_BUTTONS, EXTENDED_KEYS, LEDS, RAW, pair};
+use common::client::{Client, EXTENDED_BUTTONS, EXTENDED_KEYS, LEDS, RAW};
 use common::guest::Guest;
-use synthvm_display::{DisplayOptions, DisplayServer, Security};
+use synthvm_display::{DisplayOptions, DisplayServer};
 
 /// Flags of a key event for the guest.
 const RELEASE: u32 = 2;
@@ -16,16 +16,10 @@ fn start() -> (Guest, DisplayServer) {
     (guest, server)
 }
 
-fn view(server: &DisplayServer) -> Client {
-    let (mine, theirs) = pair();
-    server.add_viewer(theirs, Security::none());
-    Client::connect(mine)
-}
-
 #[test]
 fn test_symbols_type_text_with_shift_where_the_keyboard_needs_it() {
     let (mut guest, server) = start();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     for symbol in [u32::from(b'a'), u32::from(b'!'), 0xFF0D] {
         client.key(symbol, true);
         client.key(symbol, false);
@@ -46,7 +40,7 @@ fn test_symbols_type_text_with_shift_where_the_keyboard_needs_it() {
 #[test]
 fn test_scan_codes_are_offered_and_passed_with_their_prefix() {
     let (mut guest, server) = start();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.set_encodings(&[RAW, EXTENDED_KEYS]);
     client.request(true);
     assert!(client.update().iter().any(|sent| sent.encoding == EXTENDED_KEYS));
@@ -59,7 +53,7 @@ fn test_scan_codes_are_offered_and_passed_with_their_prefix() {
 #[test]
 fn test_pointer_has_corners_buttons_and_wheel() {
     let (mut guest, server) = start();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.pointer(0, 639, 479);
     assert_eq!(guest.reports_until((0, 32767, 32767, 0)).len(), 1);
     client.pointer(0b101, 0, 0);
@@ -78,7 +72,7 @@ fn test_pointer_has_corners_buttons_and_wheel() {
 #[test]
 fn test_viewer_that_leaves_releases_its_keys_and_buttons_and_no_others() {
     let (mut guest, server) = start();
-    let (mut leaving, mut staying) = (view(&server), view(&server));
+    let (mut leaving, mut staying) = (Client::view(&server), Client::view(&server));
     staying.key(u32::from(b's'), true);
     assert_eq!(guest.keys(1), [[0x1F, 0]]);
     leaving.key(0xFFE3, true);
@@ -96,7 +90,7 @@ fn test_viewer_that_leaves_releases_its_keys_and_buttons_and_no_others() {
 #[test]
 fn test_leds_are_sent_once_the_guest_has_set_them() {
     let (mut guest, server) = start();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.set_encodings(&[RAW, LEDS]);
     client.request(false);
     client.update();
@@ -110,7 +104,7 @@ fn test_leds_are_sent_once_the_guest_has_set_them() {
 #[test]
 fn test_text_of_the_clipboard_is_discarded() {
     let (mut guest, server) = start();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     let text = vec![b'x'; 1 << 20];
     client.send(&[&[6, 0, 0, 0, 0, 0x10, 0, 0][..], &text].concat());
     // The extended clipboard, whose length is negative.

@@ -4,10 +4,10 @@ mod common;
 
 use common::client::{
     CONTINUOUS_UPDATES, CURSOR, CURSOR_WITH_ALPHA, Client, DESKTOP_SIZE, EXTENDED_DESKTOP_SIZE,
-    FENCE, FORMATS, POINTER_POSITION, RAW, Sent, TIGHT, ZRLE, pair,
+    FENCE, FORMATS, POINTER_POSITION, RAW, Sent, TIGHT, ZRLE,
 };
 use common::guest::Guest;
-use synthvm_display::{DisplayOptions, DisplayServer, Security};
+use synthvm_display::{DisplayOptions, DisplayServer};
 
 const ENCODINGS: [i32; 3] = [RAW, ZRLE, TIGHT];
 
@@ -15,12 +15,6 @@ fn start(width: usize, height: usize) -> (Guest, DisplayServer) {
     let guest = Guest::new(width, height);
     let server = guest.server(DisplayOptions::default());
     (guest, server)
-}
-
-fn view(server: &DisplayServer) -> Client {
-    let (mine, theirs) = pair();
-    server.add_viewer(theirs, Security::none());
-    Client::connect(mine)
 }
 
 fn await_picture(client: &mut Client, guest: &Guest) {
@@ -33,7 +27,7 @@ fn test_viewers_of_each_encoding_and_format_see_each_random_change() {
     let mut clients = Vec::new();
     for format in FORMATS {
         for encoding in ENCODINGS {
-            let mut client = view(&server);
+            let mut client = Client::view(&server);
             client.set_encodings(&[encoding, RAW]);
             client.set_format(format);
             clients.push(client);
@@ -49,7 +43,7 @@ fn test_viewers_of_each_encoding_and_format_see_each_random_change() {
 #[test]
 fn test_viewer_that_changes_encoding_and_format_sees_the_same_picture() {
     let (mut guest, server) = start(200, 150);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     for round in 0..60 {
         let (encoding, format) = (ENCODINGS[round % 3], FORMATS[round / 3 % 9]);
         client.set_encodings(&[encoding, -256 + (round % 10) as i32]);
@@ -68,7 +62,7 @@ fn test_large_screen_is_sent_in_rectangles_that_each_encoding_permits() {
         guest.draw();
     }
     for encoding in ENCODINGS {
-        let mut client = view(&server);
+        let mut client = Client::view(&server);
         client.set_encodings(&[encoding]);
         await_picture(&mut client, &guest);
     }
@@ -77,7 +71,7 @@ fn test_large_screen_is_sent_in_rectangles_that_each_encoding_permits() {
 #[test]
 fn test_preferred_encoding_is_the_first_that_the_server_knows() {
     let (_guest, server) = start(64, 64);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     for (list, expected) in
         [(&[5, ZRLE, TIGHT][..], ZRLE), (&[TIGHT, ZRLE], TIGHT), (&[5, 6], RAW), (&[], RAW)]
     {
@@ -90,7 +84,7 @@ fn test_preferred_encoding_is_the_first_that_the_server_knows() {
 #[test]
 fn test_unchanged_tiles_are_not_sent() {
     let (mut guest, server) = start(640, 480);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     await_picture(&mut client, &guest);
     client.request(true);
     // The guest reports all of its screen, and has drawn nothing, then a pixel.
@@ -105,7 +99,7 @@ fn test_unchanged_tiles_are_not_sent() {
 #[test]
 fn test_viewer_gets_only_the_area_that_it_requests() {
     let (mut guest, server) = start(320, 240);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     await_picture(&mut client, &guest);
     client.request_area(true, [0, 0, 160, 240]);
     guest.fill(200, 0, 20, 20, |_, _, _| 0x0000_FF00);
@@ -119,7 +113,7 @@ fn test_viewer_gets_only_the_area_that_it_requests() {
 #[test]
 fn test_request_that_is_not_incremental_is_answered_without_a_change() {
     let (_guest, server) = start(320, 240);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     for _ in 0..3 {
         client.request(false);
         let sent = client.update();
@@ -130,7 +124,7 @@ fn test_request_that_is_not_incremental_is_answered_without_a_change() {
 #[test]
 fn test_equal_viewers_share_encoded_rectangles() {
     let (mut guest, server) = start(320, 240);
-    let mut clients: Vec<_> = (0..20).map(|_| view(&server)).collect();
+    let mut clients: Vec<_> = (0..20).map(|_| Client::view(&server)).collect();
     for client in &mut clients {
         client.set_encodings(&[ZRLE]);
     }
@@ -147,9 +141,9 @@ fn test_equal_viewers_share_encoded_rectangles() {
 #[test]
 fn test_mode_changes_reach_viewers_by_one_message_each() {
     let (mut guest, server) = start(1024, 768);
-    let mut plain = view(&server);
+    let mut plain = Client::view(&server);
     plain.set_encodings(&[TIGHT, DESKTOP_SIZE]);
-    let mut extended = view(&server);
+    let mut extended = Client::view(&server);
     extended.set_encodings(&[ZRLE, EXTENDED_DESKTOP_SIZE, DESKTOP_SIZE]);
     for (width, height) in [(1920, 1080), (640, 480), (641, 479), (1024, 768)] {
         guest.set_mode(width, height);
@@ -166,7 +160,7 @@ fn test_mode_changes_reach_viewers_by_one_message_each() {
 #[test]
 fn test_mode_changes_under_load_never_send_what_is_outside_of_the_screen() {
     let (mut guest, server) = start(1024, 768);
-    let mut clients: Vec<_> = ENCODINGS.iter().map(|_| view(&server)).collect();
+    let mut clients: Vec<_> = ENCODINGS.iter().map(|_| Client::view(&server)).collect();
     for (client, encoding) in clients.iter_mut().zip(ENCODINGS) {
         client.set_encodings(&[encoding, DESKTOP_SIZE]);
         client.request(true);
@@ -189,7 +183,7 @@ fn test_mode_changes_under_load_never_send_what_is_outside_of_the_screen() {
 #[test]
 fn test_viewer_that_cannot_resize_sees_the_part_of_the_screen_and_black_beyond() {
     let (mut guest, server) = start(100, 80);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     await_picture(&mut client, &guest);
     guest.set_mode(50, 200);
     guest.fill(0, 0, 50, 200, |_, column, row| (column * 256 + row) as u32);
@@ -205,7 +199,7 @@ fn test_viewer_that_cannot_resize_sees_the_part_of_the_screen_and_black_beyond()
 fn test_blank_screen_is_black() {
     let (mut guest, server) = start(320, 240);
     guest.draw();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     await_picture(&mut client, &guest);
     guest.close();
     client.await_picture(320, 240, &vec![0; 320 * 240]);
@@ -214,7 +208,7 @@ fn test_blank_screen_is_black() {
 #[test]
 fn test_guest_that_reports_nothing_is_seen() {
     let (mut guest, server) = start(320, 240);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     await_picture(&mut client, &guest);
     guest.fill(50, 50, 100, 100, |_, column, _| column as u32);
     await_picture(&mut client, &guest);
@@ -223,7 +217,7 @@ fn test_guest_that_reports_nothing_is_seen() {
 #[test]
 fn test_continuous_updates_need_no_request() {
     let (mut guest, server) = start(320, 240);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.set_encodings(&[TIGHT, CONTINUOUS_UPDATES, FENCE]);
     client.message();
     client.message();
@@ -246,7 +240,7 @@ fn test_continuous_updates_need_no_request() {
 #[test]
 fn test_fence_is_returned_with_the_flags_that_the_server_knows() {
     let (_guest, server) = start(64, 64);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.send(&[248, 0, 0, 0, 0x80, 0, 0xFF, 0xFF, 3, 1, 2, 3]);
     client.message();
     assert_eq!(client.others, [[248, 0, 0, 0, 0, 0, 0, 7, 3, 1, 2, 3]]);
@@ -256,7 +250,7 @@ fn test_fence_is_returned_with_the_flags_that_the_server_knows() {
 fn test_colour_map_is_sent_before_pixels_that_need_it() {
     let (mut guest, server) = start(64, 64);
     guest.draw();
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.set_format(FORMATS[8]);
     await_picture(&mut client, &guest);
     let map = &client.others[0];
@@ -268,11 +262,11 @@ fn test_colour_map_is_sent_before_pixels_that_need_it() {
 #[test]
 fn test_pointer_of_the_guest_is_sent_with_its_shape() {
     let (mut guest, server) = start(320, 240);
-    let mut plain = view(&server);
+    let mut plain = Client::view(&server);
     plain.set_encodings(&[RAW, CURSOR]);
     await_picture(&mut plain, &guest);
     assert_eq!(plain.cursor, None, "before the guest has sent a shape the viewer has its own");
-    let mut alpha = view(&server);
+    let mut alpha = Client::view(&server);
     alpha.set_encodings(&[RAW, CURSOR, CURSOR_WITH_ALPHA, POINTER_POSITION]);
     guest.shape(2, 1, (1, 0), &[10, 20, 30, 255, 100, 100, 100, 50]);
     guest.point(true, 5, 6);
@@ -302,7 +296,7 @@ fn test_pointer_of_the_guest_is_sent_with_its_shape() {
 #[test]
 fn test_resize_request_sets_the_preferred_resolution_and_is_answered() {
     let (guest, server) = start(320, 240);
-    let mut client = view(&server);
+    let mut client = Client::view(&server);
     client.set_encodings(&[RAW, EXTENDED_DESKTOP_SIZE]);
     client.request(true);
     let announced = client.update();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush};
+use synthvm_display::{DisplayServer, Security};
 
 pub(crate) const RAW: i32 = 0;
 pub(crate) const TIGHT: i32 = 7;
@@ -175,6 +176,13 @@ pub(crate) fn greet(stream: &mut dyn Stream, version: &[u8; 12]) -> Vec<u8> {
 }
 
 impl Client {
+    /// Becomes a viewer of `server`, without a password.
+    pub(crate) fn view(server: &DisplayServer) -> Self {
+        let (mine, theirs) = pair();
+        server.add_viewer(theirs, Security::none());
+        Self::connect(mine)
+    }
+
     /// Logs in without a password.
     pub(crate) fn connect(mut stream: impl Stream + 'static) -> Self {
         assert_eq!(greet(&mut stream, b"RFB 003.008\n"), [1]);
