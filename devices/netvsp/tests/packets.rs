@@ -33,17 +33,8 @@ fn test_transfer_pages_of_a_guest_stop_the_channel() {
         assert_eq!(answers(&mut guest), index == 1, "the other channel goes on");
         // The guest closes the channel and may open it again.
         if index == 0 {
-            let NetGuest { guest: mut bare, channel, subchannels, inline, .. } = guest;
+            let (bare, inline) = guest.close();
             let offer = bare.offers[0];
-            bare.post_close(channel.relid);
-            for subchannel in subchannels {
-                bare.post_close(subchannel.relid);
-                bare.teardown(subchannel.relid, subchannel.gpadl);
-                bare.release(subchannel.relid);
-            }
-            for gpadl in [100, 101, channel.gpadl] {
-                bare.teardown(channel.relid, gpadl);
-            }
             NetGuest::again(bare, offer, inline).initialise();
         }
     }

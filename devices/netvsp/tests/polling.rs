@@ -34,31 +34,15 @@ fn test_guest_that_masks_interrupts_for_ever_gets_everything_without_a_signal() 
             if round % 8 != 0 {
                 continue;
             }
-            for index in 0..2 {
-                for packet in guest.take(index) {
-                    if packet.transfer.is_some() {
-                        received += guest.frames(&packet).len();
-                        complete_on(guest.channel(index), &packet);
-                    } else {
-                        completed += 1;
-                    }
-                }
-            }
+            let taken = take_all(&mut guest);
+            (completed, received) = (completed + taken.0, received + taken.1);
         }
         // What is left.
         while completed < sent || received < sent {
             let before = completed + received;
             guest.inline.serve();
-            for index in 0..2 {
-                for packet in guest.take(index) {
-                    if packet.transfer.is_some() {
-                        received += guest.frames(&packet).len();
-                        complete_on(guest.channel(index), &packet);
-                    } else {
-                        completed += 1;
-                    }
-                }
-            }
+            let taken = take_all(&mut guest);
+            (completed, received) = (completed + taken.0, received + taken.1);
             assert!(completed + received > before, "{sent} sent, {completed}, {received}");
         }
         assert!(sent > 100);
@@ -90,4 +74,21 @@ fn test_full_ring_to_the_guest_is_resumed_when_it_has_space() {
         guest.inline.serve();
     }
     assert!(answers > 300, "{answers} answers");
+}
+
+/// Takes the packets of both channels and completes those with frames. Returns the number of
+/// completions, and of frames.
+fn take_all(guest: &mut NetGuest) -> (usize, usize) {
+    let (mut completed, mut received) = (0, 0);
+    for index in 0..2 {
+        for packet in guest.take(index) {
+            if packet.transfer.is_some() {
+                received += guest.frames(&packet).len();
+                complete_on(guest.channel(index), &packet);
+            } else {
+                completed += 1;
+            }
+        }
+    }
+    (completed, received)
 }

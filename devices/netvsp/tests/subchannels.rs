@@ -259,16 +259,7 @@ fn test_reloaded_driver_gets_its_subchannels_again() {
         for port in 0..20 {
             assert_eq!(guest.send_on(usize::from(port % 3), &packet(&flow(port), &[])), 1);
         }
-        let NetGuest { guest: mut bare, channel, subchannels, inline, .. } = guest;
-        bare.post_close(channel.relid);
-        for subchannel in subchannels {
-            bare.post_close(subchannel.relid);
-            bare.teardown(subchannel.relid, subchannel.gpadl);
-            bare.release(subchannel.relid);
-        }
-        for gpadl in [100, 101, channel.gpadl] {
-            bare.teardown(channel.relid, gpadl);
-        }
+        let (mut bare, inline) = guest.close();
         bare.offers.truncate(1);
         guest = NetGuest::again(bare, offer, inline);
         guest.initialise();

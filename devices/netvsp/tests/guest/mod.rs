@@ -111,15 +111,24 @@ impl NetGuest {
         Self::with_channel(guest, channel, inline)
     }
 
-    /// Closes the channel, revokes all memory, and opens the channel again with its rings at page
-    /// `first`.
-    pub fn reopen(self, first: usize) -> Self {
-        let Self { mut guest, channel, buffers, inline, .. } = self;
-        let (relid, rings) = (channel.relid, channel.gpadl);
-        guest.post_close(relid);
-        for gpadl in [buffers.first_gpadl, buffers.first_gpadl + 1, rings] {
-            guest.teardown(relid, gpadl);
+    /// Closes the channel and its subchannels, and revokes all memory.
+    pub fn close(self) -> (BareGuest, InlineWorkers) {
+        let Self { mut guest, channel, subchannels, buffers, inline, .. } = self;
+        guest.post_close(channel.relid);
+        for subchannel in subchannels {
+            guest.post_close(subchannel.relid);
+            guest.teardown(subchannel.relid, subchannel.gpadl);
+            guest.release(subchannel.relid);
         }
+        for gpadl in [buffers.first_gpadl, buffers.first_gpadl + 1, channel.gpadl] {
+            guest.teardown(channel.relid, gpadl);
+        }
+        (guest, inline)
+    }
+
+    /// As [`NetGuest::close`], and opens the channel again with its rings at page `first`.
+    pub fn reopen(self, first: usize) -> Self {
+        let (mut guest, inline) = self.close();
         let channel = guest.open_at(guest.offers[0], first, RING_PAGES);
         Self::with_channel(guest, channel, inline)
     }
