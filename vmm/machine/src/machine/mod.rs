@@ -364,6 +364,7 @@ impl Supervisor {
         }
         if let Some(msvm) = &self.devices.msvm {
             let state = msvm
+                .source()
                 .load(&self.shared.memory, &self.layout, &self.tables, &self.identity)
                 .map_err(MachineError::from)
                 .map_err(Box::new)?;

@@ -5,21 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use synthvm_msvm::{
-    BiosDevice, EntryState, Nvram, VariableStore, Variables, VariablesFile, VolatileStore,
-};
+use synthvm_msvm::{BiosDevice, Nvram, VariableStore, Variables, VariablesFile, VolatileStore};
 use tracing::{error, warn};
 use vm_device::DevicePio;
 use vm_device::bus::{Error as BusError, PioAddress, PioAddressOffset};
 
 use super::watchdog::Watchdog;
 use super::{MsvmError, MsvmSource};
-use crate::acpi;
 use crate::devices::{Buses, Power, PowerRequest};
 use crate::machine::Subscriber;
-use crate::memory::{GuestMemory, MemoryLayout};
+use crate::memory::GuestMemory;
 use crate::options::MsvmConfig;
-use crate::smbios::MachineIdentity;
 
 /// The firmware of a machine: the image, the BIOS device and its watchdog.
 pub(crate) struct MsvmDevices {
@@ -97,18 +93,9 @@ impl MsvmDevices {
         self.ports.watchdog.set(device.deadline());
     }
 
-    /// Loads the image for a start.
-    ///
-    /// # Errors
-    /// [`MsvmError`].
-    pub(crate) fn load(
-        &self,
-        memory: &GuestMemory,
-        layout: &MemoryLayout,
-        tables: &acpi::Platform,
-        identity: &MachineIdentity,
-    ) -> Result<EntryState, MsvmError> {
-        self.source.load(memory, layout, tables, identity)
+    /// Returns the image, to be loaded for a start.
+    pub(crate) fn source(&self) -> &MsvmSource {
+        &self.source
     }
 }
 
