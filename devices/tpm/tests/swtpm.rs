@@ -1,8 +1,11 @@
 //! The device over the real swtpm, whose path is in `SYNTHVM_SWTPM` (`cargo xtask test` sets it).
 
+mod commands;
+
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use commands::{GET_16_RANDOM, READ_CLOCK, READ_PCR, extend_pcr};
 use synthvm_tpm::{
     BASE, BlobKind, Emulator, StateBlob, StateError, SwtpmOptions, Timeouts, TpmDevice, TpmError,
     TpmState,
@@ -13,19 +16,6 @@ use vm_device::bus::MmioAddress;
 const PROGRAM: &str = "SYNTHVM_SWTPM";
 
 const STARTUP_CLEAR: &[u8] = &[0x80, 1, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0];
-const GET_16_RANDOM: &[u8] = &[0x80, 1, 0, 0, 0, 12, 0, 0, 0x01, 0x7B, 0, 16];
-/// Reads PCR 16 of the bank of SHA-256.
-const READ_PCR: &[u8] = &[0x80, 1, 0, 0, 0, 20, 0, 0, 0x01, 0x7E, 0, 0, 0, 1, 0, 0x0B, 3, 0, 0, 1];
-const READ_CLOCK: &[u8] = &[0x80, 1, 0, 0, 0, 10, 0, 0, 0x01, 0x81];
-
-/// Returns TPM2_PCR_Extend of PCR 16 by a SHA-256 of all ones, with an empty password.
-fn extend_pcr() -> Vec<u8> {
-    let mut command = vec![0x80, 2, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, 16];
-    command.extend([0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0]);
-    command.extend([0, 0, 0, 1, 0, 0x0B]);
-    command.extend([0xFF; 32]);
-    command
-}
 
 /// A folder that is removed on drop.
 struct Folder(PathBuf);

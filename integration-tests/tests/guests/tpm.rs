@@ -1,7 +1,12 @@
 //! The TPM with the guest's own driver, over the real swtpm.
 
+// The same commands as those of the device's own tests.
+#[path = "../../../devices/tpm/tests/commands/mod.rs"]
+mod commands;
+
 use std::path::Path;
 
+use commands::{GET_16_RANDOM, READ_CLOCK, READ_PCR, extend_pcr};
 use guest_images::cache::Cache;
 use guest_images::{StockKernel, swtpm};
 use integration_tests::image::WorkDir;
@@ -14,20 +19,6 @@ const NAME: &str = "test_tpm_of_swtpm_answers_the_guests_driver_and_keeps_its_st
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     common::add(tests, kernel, NAME, tpm);
-}
-
-const GET_16_RANDOM: &[u8] = &[0x80, 1, 0, 0, 0, 12, 0, 0, 0x01, 0x7B, 0, 16];
-/// Reads PCR 16 of the bank of SHA-256.
-const READ_PCR: &[u8] = &[0x80, 1, 0, 0, 0, 20, 0, 0, 0x01, 0x7E, 0, 0, 0, 1, 0, 0x0B, 3, 0, 0, 1];
-const READ_CLOCK: &[u8] = &[0x80, 1, 0, 0, 0, 10, 0, 0, 0x01, 0x81];
-
-/// Returns TPM2_PCR_Extend of PCR 16 by a SHA-256 of all ones, with an empty password.
-fn extend_pcr() -> Vec<u8> {
-    let mut command = vec![0x80, 2, 0, 0, 0, 65, 0, 0, 0x01, 0x82, 0, 0, 0, 16];
-    command.extend([0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0]);
-    command.extend([0, 0, 0, 1, 0, 0x0B]);
-    command.extend([0xFF; 32]);
-    command
 }
 
 fn tpm(kernel: StockKernel) -> TestResult {
