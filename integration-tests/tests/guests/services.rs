@@ -116,7 +116,7 @@ fn data(vm: &mut Vm) -> TestResult {
     assert!(facts.len() >= 10, "{facts:?}");
     let release = vm.shell("uname -r")?;
     let fact = |name: &str| facts.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    assert_eq!(fact("OSBuildNumber").map(|text| text.as_str()), Some(release.trim()));
+    assert_eq!(fact("OSBuildNumber").map(String::as_str), Some(release.trim()));
     assert_eq!(pairs(vm, "guest")?, []);
     vm.synthvm(&["kvp", "set"], &["role", "a web server"])?;
     vm.synthvm(&["kvp", "set"], &["other", "-1"])?;
@@ -240,7 +240,7 @@ fn wait_ready(vm: &Vm, names: &[&str]) -> TestResult {
         let is_ready = |name: &&str| {
             services.iter().any(|one| one["name"] == **name && one["state"] == "ready")
         };
-        if names.iter().all(|name| is_ready(&name)) {
+        if names.iter().all(is_ready) {
             return Ok(());
         }
         if Instant::now() > end {
