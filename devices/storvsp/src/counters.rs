@@ -42,6 +42,7 @@ pub(crate) struct Transfers {
 
 /// A snapshot of a disk's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiskStats {
     /// Commands of all kinds from the guest.
     pub requests: u64,
@@ -76,7 +77,6 @@ pub struct DiskStats {
     pub refused: u64,
     /// Requests in flight at the backend. A stalled backend keeps them in flight. Requests of a
     /// closed channel count until they end.
-    #[serde(default)]
     pub in_flight: u64,
 }
 

@@ -175,7 +175,6 @@ pub(crate) fn disk(
     let throttle = throttle.map(|ThrottleStats { delayed_requests, delayed_bytes, delayed_us }| {
         ThrottleReport { delayed_requests, delayed_bytes, delayed_us }
     });
-    let stats = report.stats;
     DiskReport {
         id,
         path: report.label,
@@ -187,22 +186,10 @@ pub(crate) fn disk(
         tray_open: report.tray_open,
         locked: report.locked,
         readonly: report.read_only,
-        requests: stats.requests,
-        reads: stats.reads,
-        writes: stats.writes,
-        flushes: stats.flushes,
-        discards: stats.discards,
-        discarded_bytes: stats.discarded_bytes,
-        zeroes: stats.zeroes,
-        zeroed_bytes: stats.zeroed_bytes,
-        bytes: stats.bytes,
-        copied_bytes: stats.copied_bytes,
+        stats: report.stats,
         fixed_buffers: report.fixed_calls.is_some(),
         fixed_calls: report.fixed_calls.unwrap_or(0),
         held_back: report.held_back,
-        refused: stats.refused,
-        errors: stats.errors,
-        in_flight: stats.in_flight,
         throttle,
     }
 }

@@ -323,21 +323,22 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
             (other.controller, other.lun) == (disk.controller, disk.lun)
         };
         let earlier = before.disks.iter().find(address);
-        let (requests, moved) = earlier.map_or((0, 0), |disk| (disk.requests, disk.bytes));
+        let (requests, moved) =
+            earlier.map_or((0, 0), |disk| (disk.stats.requests, disk.stats.bytes));
         table.row([
             disk.id.clone(),
-            disk.requests.to_string(),
-            disk.reads.to_string(),
-            disk.writes.to_string(),
-            disk.flushes.to_string(),
-            bytes(disk.bytes),
-            bytes(disk.copied_bytes),
+            disk.stats.requests.to_string(),
+            disk.stats.reads.to_string(),
+            disk.stats.writes.to_string(),
+            disk.stats.flushes.to_string(),
+            bytes(disk.stats.bytes),
+            bytes(disk.stats.copied_bytes),
             if disk.fixed_buffers { disk.fixed_calls.to_string() } else { String::new() },
-            disk.refused.to_string(),
-            disk.errors.to_string(),
-            disk.in_flight.to_string(),
-            rates.per_second(disk.requests, requests).map(short).unwrap_or_default(),
-            rates.per_second(disk.bytes, moved).map(bytes).unwrap_or_default(),
+            disk.stats.refused.to_string(),
+            disk.stats.errors.to_string(),
+            disk.stats.in_flight.to_string(),
+            rates.per_second(disk.stats.requests, requests).map(short).unwrap_or_default(),
+            rates.per_second(disk.stats.bytes, moved).map(bytes).unwrap_or_default(),
             image(disk),
         ]);
     }

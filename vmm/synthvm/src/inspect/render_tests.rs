@@ -3,6 +3,8 @@ use super::super::{
     RingsReport, ThrottleReport, VcpuReport,
 };
 use super::*;
+use synthvm_sockets::SocketReport;
+use synthvm_storvsp::DiskStats;
 use vmbus_host::WorkerCounters;
 
 fn report() -> InspectReport {
@@ -46,8 +48,7 @@ fn report() -> InspectReport {
         disks: vec![DiskReport {
             id: "0:0".into(),
             path: "/a.img".into(),
-            requests: 10,
-            bytes: 40960,
+            stats: DiskStats { requests: 10, bytes: 40960, ..Default::default() },
             ..Default::default()
         }],
         panic: Some(PanicReport {
@@ -105,7 +106,8 @@ fn test_render_shows_what_limits_held_up_where_there_are_limits() {
 #[test]
 fn test_render_tells_disks_that_were_removed_and_what_is_pending() {
     let mut stalled = report();
-    stalled.disks[0] = DiskReport { removed: true, in_flight: 17, ..stalled.disks[0].clone() };
+    stalled.disks[0].removed = true;
+    stalled.disks[0].stats.in_flight = 17;
     let text = render(&stalled, None, Style::Plain);
     let line = text.lines().find(|line| line.contains("/a.img (removed, busy)")).unwrap();
     assert!(text.contains("PENDING") && line.contains(" 17 "), "{text}");
@@ -132,7 +134,7 @@ fn test_render_shows_the_workers_of_open_channels() {
 #[test]
 fn test_render_with_an_earlier_report_shows_rates() {
     let mut earlier = report();
-    earlier.disks[0].requests = 0;
+    earlier.disks[0].stats.requests = 0;
     let now = report();
     let text = render(&now, Some((&earlier, Duration::from_secs(2))), Style::Plain);
     let disk = text.lines().find(|line| line.contains("/a.img")).unwrap();
@@ -223,7 +225,7 @@ fn test_render_drive_tells_disc_tray_and_lock() {
 fn test_render_shows_sockets_only_of_a_machine_that_has_them() {
     let mut report = report();
     assert!(!render(&report, None, Style::Plain).contains("Sockets"));
-    report.vsock = Some(synthvm_sockets::SocketReport {
+    report.vsock = Some(SocketReport {
         open: 21,
         no_listener: 30,
         failed: 4,

@@ -1,14 +1,14 @@
 //! The data types of the report.
 
 use serde::{Deserialize, Serialize};
-use synthvm_storvsp::UnitKind;
+use synthvm_sockets::SocketReport;
+use synthvm_storvsp::{DiskStats, UnitKind};
 use vmbus_host::WorkerStats;
 
 use super::NetworkReport;
 use crate::display::DisplayReport;
 use crate::dynamic_memory::MemoryReport;
 use crate::services::ServicesReport;
-use synthvm_sockets::SocketReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.
@@ -261,26 +261,9 @@ pub struct DiskReport {
     pub locked: bool,
     /// Whether the disk is read-only.
     pub readonly: bool,
-    /// Requests of every kind.
-    pub requests: u64,
-    /// Requests that read.
-    pub reads: u64,
-    /// Requests that wrote.
-    pub writes: u64,
-    /// Requests that flushed.
-    pub flushes: u64,
-    /// Ranges that the guest discarded (UNMAP).
-    pub discards: u64,
-    /// Bytes of the discarded ranges.
-    pub discarded_bytes: u64,
-    /// Ranges set to zero without data from the guest (WRITE SAME).
-    pub zeroes: u64,
-    /// Bytes of the zeroed ranges.
-    pub zeroed_bytes: u64,
-    /// Bytes read and written.
-    pub bytes: u64,
-    /// Bytes copied between guest buffers and image. 0 if everything is aligned.
-    pub copied_bytes: u64,
+    /// The counters: fields of the report itself.
+    #[serde(flatten)]
+    pub stats: DiskStats,
     /// Whether guest memory is registered with the host's kernel for this disk (`buffers=fixed`).
     pub fixed_buffers: bool,
     /// Calls to the host's kernel that used registered memory: one for each read or write that is
@@ -289,13 +272,6 @@ pub struct DiskReport {
     /// Interrupts for completions that the controller delayed (`--disk-moderation`), for all its
     /// disks together.
     pub held_back: u64,
-    /// Requests refused as invalid, unknown or out of range.
-    pub refused: u64,
-    /// Reads, writes and flushes that failed.
-    pub errors: u64,
-    /// Requests that the image has not finished. A request that stays here is delayed by the host's
-    /// storage.
-    pub in_flight: u64,
     /// Requests delayed by the disk's limits; `None` for a disk without limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottleReport>,

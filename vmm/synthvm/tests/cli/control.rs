@@ -21,6 +21,7 @@ use synthvm_dynamic_memory::Sizes;
 use synthvm_net::LinkState;
 use synthvm_services::ServiceError;
 use synthvm_services::protocol::ServiceKind;
+use synthvm_storvsp::DiskStats;
 
 use crate::support::Scratch;
 
@@ -39,7 +40,7 @@ impl ControlTarget for Talker {
         let disk = DiskReport {
             id: "0:0".into(),
             path: "a.img".into(),
-            requests: 100 * told,
+            stats: DiskStats { requests: 100 * told, ..Default::default() },
             ..Default::default()
         };
         InspectReport {
@@ -230,7 +231,7 @@ fn test_inspect_prints_tables_or_json_of_the_same_report() {
     assert!(text.contains("VMBus connected, version 5.3") && text.contains("a.img"), "{text}");
     let json = machine.scratch.accepts(&["inspect", "sock", "--json"]);
     let report: InspectReport = serde_json::from_str(&json).unwrap();
-    assert_eq!(report.disks[0].requests, 200);
+    assert_eq!(report.disks[0].stats.requests, 200);
 }
 
 #[test]

@@ -16,11 +16,11 @@ pub(super) fn disks(text: &mut Text, report: &InspectReport) {
     );
     for disk in &report.disks {
         for (operation, count) in [
-            ("read", disk.reads),
-            ("write", disk.writes),
-            ("flush", disk.flushes),
-            ("discard", disk.discards),
-            ("zero", disk.zeroes),
+            ("read", disk.stats.reads),
+            ("write", disk.stats.writes),
+            ("flush", disk.stats.flushes),
+            ("discard", disk.stats.discards),
+            ("zero", disk.stats.zeroes),
         ] {
             operations.sample(&[("disk", &disk.id), ("operation", operation)], count);
         }
@@ -28,20 +28,22 @@ pub(super) fn disks(text: &mut Text, report: &InspectReport) {
     type Value = fn(&DiskReport) -> u64;
     let values: [(&str, Kind, &str, Value); 10] = [
         ("synthvm_disk_requests_total", Kind::Counter, "Requests of every kind.", |disk| {
-            disk.requests
+            disk.stats.requests
         }),
-        ("synthvm_disk_bytes_total", Kind::Counter, "Bytes read and written.", |disk| disk.bytes),
+        ("synthvm_disk_bytes_total", Kind::Counter, "Bytes read and written.", |disk| {
+            disk.stats.bytes
+        }),
         (
             "synthvm_disk_copied_bytes_total",
             Kind::Counter,
             "Bytes copied between guest memory and image.",
-            |disk| disk.copied_bytes,
+            |disk| disk.stats.copied_bytes,
         ),
         ("synthvm_disk_discarded_bytes_total", Kind::Counter, "Bytes discarded.", |disk| {
-            disk.discarded_bytes
+            disk.stats.discarded_bytes
         }),
         ("synthvm_disk_zeroed_bytes_total", Kind::Counter, "Bytes zeroed without data.", |disk| {
-            disk.zeroed_bytes
+            disk.stats.zeroed_bytes
         }),
         (
             "synthvm_disk_fixed_calls_total",
@@ -50,9 +52,11 @@ pub(super) fn disks(text: &mut Text, report: &InspectReport) {
             |disk| disk.fixed_calls,
         ),
         ("synthvm_disk_refused_total", Kind::Counter, "Invalid requests, refused.", |disk| {
-            disk.refused
+            disk.stats.refused
         }),
-        ("synthvm_disk_errors_total", Kind::Counter, "Requests that failed.", |disk| disk.errors),
+        ("synthvm_disk_errors_total", Kind::Counter, "Requests that failed.", |disk| {
+            disk.stats.errors
+        }),
         (
             "synthvm_disk_moderated_total",
             Kind::Counter,
@@ -60,7 +64,7 @@ pub(super) fn disks(text: &mut Text, report: &InspectReport) {
             |disk| disk.held_back,
         ),
         ("synthvm_disk_in_flight", Kind::Gauge, "Requests that the image has not finished.", |d| {
-            d.in_flight
+            d.stats.in_flight
         }),
     ];
     for (name, kind, help, value) in values {

@@ -6,6 +6,7 @@ use super::super::{
 };
 use super::*;
 use synthvm_sockets::SocketReport;
+use synthvm_storvsp::DiskStats;
 
 /// The metrics of a text: their types, and their samples by name and labels.
 #[derive(Debug, Default)]
@@ -112,7 +113,7 @@ fn report() -> InspectReport {
     };
     let disk = |id: &str| DiskReport {
         id: id.into(),
-        reads: 4,
+        stats: DiskStats { reads: 4, ..Default::default() },
         throttle: Some(ThrottleReport { delayed_us: 1_500_000, ..Default::default() }),
         ..Default::default()
     };
