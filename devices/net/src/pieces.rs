@@ -65,6 +65,12 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
+    /// Removes the first `count` pieces, or all if there are fewer.
+    pub fn remove_first(&mut self, count: usize) {
+        let removed = self.iovecs.drain(..count.min(self.iovecs.len()));
+        self.length -= removed.map(|piece| piece.iov_len).sum::<usize>();
+    }
+
     /// Removes all pieces.
     #[inline]
     pub fn clear(&mut self) {
@@ -91,6 +97,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Returns the pieces for the kernel; each has at least one byte. They are valid for `'a`.
+    #[inline]
     pub fn iovecs(&self) -> &[libc::iovec] {
         &self.iovecs
     }
@@ -218,5 +225,26 @@ mod tests {
         let list = pieces.iovecs().as_ptr();
         let pieces: Pieces<'static> = pieces.recycle();
         assert!(pieces.is_empty() && pieces.iovecs().as_ptr() == list);
+    }
+
+    #[test]
+    fn test_pieces_removed_at_the_start_leave_the_others_and_room_for_as_many() {
+        let mut memory: Vec<u8> = (0..=255).cycle().take(3 * MAX_PIECES).collect();
+        let mut bytes = memory.chunks_mut(1);
+        let mut pieces = Pieces::new();
+        for byte in bytes.by_ref().take(MAX_PIECES) {
+            pieces.push(VolatileSlice::from(byte)).unwrap();
+        }
+        let list = pieces.iovecs().as_ptr();
+        for (number, byte) in bytes.enumerate() {
+            pieces.remove_first(1);
+            let mut all = [0; MAX_PIECES];
+            assert_eq!(pieces.copy_to(0, &mut all), MAX_PIECES - 1);
+            assert_eq!((all[0], pieces.len()), ((number + 1) as u8, MAX_PIECES - 1));
+            pieces.push(VolatileSlice::from(byte)).unwrap();
+            assert_eq!(pieces.iovecs().len(), MAX_PIECES);
+        }
+        pieces.remove_first(MAX_PIECES + 1);
+        assert!(pieces.is_empty() && pieces.iovecs().as_ptr() == list, "no other memory");
     }
 }

@@ -24,6 +24,7 @@ impl Tag {
     }
 
     /// Decodes the tag at the start of `bytes`. `None`: there is none.
+    #[inline]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let [a, b, c, d] = *bytes.first_chunk()?;
         (u16::from_be_bytes([a, b]) == TPID).then(|| Self(u16::from_be_bytes([c, d])))

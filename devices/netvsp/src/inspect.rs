@@ -1,7 +1,7 @@
 //! The host's knowledge of a received frame: destination, tag, checksums, hash.
 
 use synthvm_net::software::checksum::{finish, sum};
-use synthvm_net::{Pieces, Received, VnetHeader, vlan};
+use synthvm_net::{MIN_FRAME, Pieces, Received, VnetHeader, vlan};
 
 use crate::protocol::oid::{Directions, Offloads, Settings};
 use crate::protocol::rndis::{IpVersion, ReceiveChecksum, Transport, Verdict, Vlan};
@@ -10,8 +10,8 @@ use crate::protocol::{FrameHeaders, MacAddress, Protocol};
 
 /// Bytes of a frame that are copied for its headers.
 const HEAD: usize = 128;
-/// Bytes of a frame that are copied if only its destination matters.
-const SHORT_HEAD: usize = 14;
+/// Bytes of a frame that are copied first: the two addresses, and the tag if there is one.
+const START: usize = vlan::OFFSET + vlan::Tag::LENGTH;
 
 /// A frame for the guest. It begins at `offset` of the space that it was received to.
 pub(crate) struct InspectedFrame {
@@ -31,16 +31,27 @@ pub(crate) fn inspect(
     mut received: Received,
     settings: &Settings,
 ) -> Option<InspectedFrame> {
-    let tag = vlan::strip(space, &mut received);
-    let has_headers = settings.rss.is_enabled || received.header.flags != 0;
-    let mut head = [0; HEAD];
-    let wanted = if has_headers { HEAD } else { SHORT_HEAD };
-    let head = &mut head[..wanted.min(received.length)];
-    space.copy_to(received.offset, head);
-    let destination = MacAddress(*head.first_chunk()?);
-    if head.len() < SHORT_HEAD || !settings.filter.accepts(destination) {
+    if received.length < MIN_FRAME {
         return None;
     }
+    let mut start = [0; START];
+    let copied = space.copy_to(received.offset, &mut start);
+    let destination = MacAddress(*start.first_chunk()?);
+    if copied < MIN_FRAME || !settings.filter.accepts(destination) {
+        return None;
+    }
+    // The memory behind a shorter frame is not the frame's, so `strip` decides.
+    let is_tagged = vlan::Tag::from_bytes(&start[vlan::OFFSET..]).is_some();
+    let tag = if is_tagged { vlan::strip(space, &mut received) } else { None };
+    let mut head;
+    let head = if settings.rss.is_enabled || received.header.flags != 0 {
+        head = [0; HEAD];
+        let head = &mut head[..HEAD.min(received.length)];
+        space.copy_to(received.offset, head);
+        &*head
+    } else {
+        &[]
+    };
     let checksum = match received.header.flags {
         0 => ReceiveChecksum::default(),
         _ => checksum(space, &received, head, settings.offloads),

@@ -1,27 +1,26 @@
 //! Frames to the guest: from the backend into the receive buffer, and to the ring of a channel.
 
-mod parts;
 mod saved;
+mod space;
+mod target;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use synthvm_net::{Pieces, ReceiveError};
-use vm_memory::VolatileSlice;
+use synthvm_net::{Queue, ReceiveError};
 use vmbus_device::{Completed, Outbox};
-use vmbus_ring::TransferRange;
 
-use self::parts::{NoSpace, add_space};
-
+use self::space::{Space, SpaceMemory};
+use self::target::Target;
 use crate::config::{Config, ReceiveBuffer};
 use crate::counters::{ChannelCounters, SharedStatistics};
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
 use crate::packet::NetPacket;
-use crate::protocol::limits::{FRAME_OFFSET, MAX_COALESCED_FRAME, VLAN_TAG};
+use crate::protocol::limits::{FRAME_OFFSET, MAX_COALESCED_FRAME};
 use crate::protocol::nvsp::NvspVersion;
 use crate::protocol::oid::Settings;
-use crate::protocol::sub_allocations::{Owner, Share, SubAllocation, TransactionId};
+use crate::protocol::sub_allocations::{Owner, Share, TransactionId};
 use crate::queue::ChannelQueue;
 
 /// Most frames of one round: packets of the guest have their turn in between.
@@ -30,9 +29,9 @@ const MAX_FRAMES: usize = 64;
 /// Most frames in one packet. Guests accept 375, and smaller packets reach them earlier.
 pub(crate) const MAX_PACKET_FRAMES: usize = 64;
 
-/// Frames are received four bytes before their usual place, so that one with a tag still fits: it
-/// begins there once its tag is removed.
-const SPACE_OFFSET: u32 = FRAME_OFFSET - VLAN_TAG;
+/// Most frames that are received under one lock of a queue that channels share: they wait for it to
+/// send.
+const LOCKED_FRAMES: usize = 8;
 
 /// A channel's part of the receive buffer, and the frames that it receives.
 pub(crate) struct Receiver {
@@ -53,19 +52,8 @@ pub(crate) struct Receiver {
     /// Dropped frames since [`Receiver::take_counters`].
     unwanted: u64,
     starved: u64,
-    // Kept for their memory.
-    space: Vec<SubAllocation>,
-    fragments: Vec<(SubAllocation, TransferRange)>,
-    pieces: Pieces<'static>,
-}
-
-/// The frames of one channel in this round, and those that the guest has not completed.
-#[derive(Default)]
-struct Target {
-    batch: Vec<SubAllocation>,
-    ranges: Vec<TransferRange>,
-    /// Sub-allocations of packets that the guest has not completed.
-    outstanding: u32,
+    /// Kept for its memory.
+    space: SpaceMemory,
 }
 
 /// The channel that a packet went to.
@@ -107,9 +95,7 @@ impl Receiver {
             coalesced: 0,
             unwanted: 0,
             starved: 0,
-            space: Vec::new(),
-            fragments: Vec::new(),
-            pieces: Pieces::new(),
+            space: SpaceMemory::default(),
         };
         receiver.set_channels(channels);
         receiver
@@ -184,21 +170,26 @@ impl Receiver {
     ) -> Completed {
         let buffer = Arc::clone(&self.buffer);
         let wanted = self.sub_allocations_of_frame(around.config);
+        let mut space = Space::new(&buffer, std::mem::take(&mut self.space));
         let mut taken = 0;
-        while taken < MAX_FRAMES {
-            while self.space.len() < wanted {
-                let Some(free) = self.share.reserve() else { break };
-                self.space.push(free);
-            }
-            // Without space for the longest frame, all stay with the backend.
-            if self.space.len() < wanted || !self.receive_one(&buffer, queue, around, outbox) {
-                break;
-            }
-            taken += 1;
+        let mut has_more = true;
+        while has_more && taken < MAX_FRAMES {
+            let received = queue.with(|queue| {
+                let mut count = 0;
+                // Without space for the longest frame, all stay with the backend.
+                while count < LOCKED_FRAMES
+                    && space.fill(&mut self.share, wanted)
+                    && self.receive_one(&mut space, queue, around, outbox)
+                {
+                    count += 1;
+                }
+                count
+            });
+            let count = received.unwrap_or(0);
+            taken += count;
+            has_more = count == LOCKED_FRAMES;
         }
-        for unused in self.space.drain(..) {
-            let _ = self.share.cancel(unused);
-        }
+        self.space = space.release(&mut self.share);
         let has_sent = !self.touched.is_empty();
         while let Some(channel) = self.touched.pop() {
             self.flush(channel, around, outbox);
@@ -222,94 +213,89 @@ impl Receiver {
         (MAX_COALESCED_FRAME.div_ceil(each.max(1)) as usize).min(most)
     }
 
-    /// Receives one frame to the reserved space. Returns false if the backend has none.
+    /// Receives one frame to `space`. Returns false if the backend has none.
+    #[inline]
     fn receive_one(
         &mut self,
-        buffer: &ReceiveBuffer,
-        queue: &mut ChannelQueue,
+        space: &mut Space<'_>,
+        queue: &mut dyn Queue,
         around: Surroundings<'_>,
         outbox: &mut Outbox<NetPacket>,
     ) -> bool {
-        let mut pieces = std::mem::take(&mut self.pieces).recycle();
-        let (received, memory) = match add_space(buffer, &self.space, &mut pieces) {
-            Ok(memory) => (queue.with(|queue| queue.receive(&pieces)), memory),
-            Err(NoSpace) => (None, None),
-        };
-        let (has_frame, frame) = match received {
-            Some(Ok(Some(received))) => {
-                let is_whole = received.header.gso_type == 0;
-                let frame = inspect(&pieces, received, around.settings);
-                // A whole frame may be no longer than the guest's MTU, however much space is left.
-                let limit = around.config.max_receive_frame as usize;
-                let is_too_long = |frame: &InspectedFrame| is_whole && frame.length > limit;
-                if frame.as_ref().is_some_and(is_too_long) {
-                    around.statistics.count_too_long();
-                }
-                (true, frame.filter(|frame| !is_too_long(frame)))
-            }
-            Some(Err(ReceiveError::TooLong)) => {
+        let received = match queue.receive(space.pieces()) {
+            Ok(Some(received)) => received,
+            Err(ReceiveError::TooLong) => {
                 around.statistics.count_too_long();
-                (true, None)
+                self.unwanted = self.unwanted.wrapping_add(1);
+                return true;
             }
-            None | Some(Ok(None) | Err(ReceiveError::LinkDown | ReceiveError::Os(_))) => {
-                (false, None)
-            }
+            Ok(None) | Err(ReceiveError::LinkDown | ReceiveError::Os(_)) => return false,
         };
-        self.pieces = pieces.recycle();
-        match frame {
-            Some(frame) => self.add(&frame, memory, around, outbox),
-            None if has_frame => self.unwanted = self.unwanted.wrapping_add(1),
-            None => {}
+        let is_whole = received.header.gso_type == 0;
+        let limit = around.config.max_receive_frame as usize;
+        match inspect(space.pieces(), received, around.settings) {
+            // A whole frame may be no longer than the guest's MTU, however much space is left.
+            Some(frame) if is_whole && frame.length > limit => {
+                around.statistics.count_too_long();
+                self.unwanted = self.unwanted.wrapping_add(1);
+            }
+            Some(frame) => self.add(&frame, space, around, outbox),
+            None => self.unwanted = self.unwanted.wrapping_add(1),
         }
-        has_frame
+        true
     }
 
-    /// Adds a frame to the batch of its channel. `memory`: see `write_headers`. It is dropped if the channel has its part of the
-    /// sub-allocations in use, so that one channel cannot starve the others.
+    /// Adds a frame in `space` to the batch of its channel. It is dropped if the channel has its
+    /// part of the sub-allocations in use, so that one channel cannot starve the others.
+    #[inline]
     fn add(
         &mut self,
         frame: &InspectedFrame,
-        memory: Option<VolatileSlice<'_>>,
+        space: &mut Space<'_>,
         around: Surroundings<'_>,
         outbox: &mut Outbox<NetPacket>,
     ) {
-        let channel = match around.group.has_one_reader() && around.settings.rss.is_enabled {
-            true => around.settings.rss.table.channel(frame.hash),
-            false => self.index,
-        };
-        let channel = if usize::from(channel) < self.targets.len() { channel } else { self.index };
-        self.split(frame);
-        let target = &self.targets[usize::from(channel)];
-        let limit = self.destinations.len() / self.targets.len().max(1);
-        let batched = target.batch.len();
-        let in_use = target.outstanding as usize + batched;
-        // A channel that has nothing may have one frame, however small its part is.
-        let exceeds = in_use != 0 && in_use + self.fragments.len() > limit;
-        if around.group.has_one_reader() && exceeds {
-            self.starved = self.starved.wrapping_add(1);
-            return self.fragments.clear();
+        let count = space.count((frame.offset + frame.length) as u32);
+        let mut channel = self.index;
+        if around.group.has_one_reader() {
+            channel = self.channel_of(frame, around.settings);
+            let target = &self.targets[usize::from(channel)];
+            let limit = self.destinations.len() / self.targets.len().max(1);
+            let in_use = target.outstanding as usize + target.batch.len();
+            // A channel that has nothing may have one frame, however small its part is.
+            if in_use != 0 && in_use + count > limit {
+                self.starved = self.starved.wrapping_add(1);
+                return;
+            }
         }
-        if !self.write_headers(frame, memory) {
-            return self.fragments.clear();
-        }
-        around.statistics.count_received(frame.destination, frame.length as u32);
-        if batched + self.fragments.len() > around.config.max_ranges {
+        let batched = self.targets[usize::from(channel)].batch.len();
+        if batched != 0 && batched + count > around.config.max_ranges {
             self.flush(channel, around, outbox);
         }
         let target = &mut self.targets[usize::from(channel)];
-        if target.batch.is_empty() && !self.touched.contains(&channel) {
+        let is_written = match count {
+            1 => target.add_whole(frame, space),
+            _ => {
+                self.coalesced = self.coalesced.wrapping_add(1);
+                target.add_parts(frame, space, count, self.coalesced)
+            }
+        };
+        if !is_written {
+            return;
+        }
+        around.statistics.count_received(frame.destination, frame.length as u32);
+        space.take(count);
+        if batched == 0 && !self.touched.contains(&channel) {
             self.touched.push(channel);
         }
-        let count = self.fragments.len();
-        if count == self.space.len() {
-            self.space.clear();
-        } else {
-            self.space.drain(..count);
-        }
-        for (sub_allocation, range) in self.fragments.drain(..) {
-            target.batch.push(sub_allocation);
-            target.ranges.push(range);
-        }
+    }
+
+    /// Returns the channel of a frame.
+    #[inline]
+    fn channel_of(&self, frame: &InspectedFrame, settings: &Settings) -> u16 {
+        let rss = &settings.rss;
+        let channel = if rss.is_enabled { rss.table.channel(frame.hash) } else { self.index };
+        if usize::from(channel) < self.targets.len() { channel } else { self.index }
     }
 
     /// Sends the batch of `channel` as one packet: on the own ring, or through the other channel's

@@ -149,12 +149,11 @@ pub fn gpa_direct_header(ranges: &[GpaRange<'_>], to: &mut Vec<u8>) {
 /// Builds the header of a transfer-pages packet in `to`, which is emptied first, for the end that
 /// sends one.
 pub fn transfer_pages_header(set: u16, ranges: &[TransferRange], to: &mut Vec<u8>) {
+    let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
+    let head = u64::from(set) | (u64::from(count) << 32);
     to.clear();
-    to.extend_from_slice(&set.to_le_bytes());
-    to.extend_from_slice(&[0; 2]);
-    to.extend_from_slice(&u32::try_from(ranges.len()).unwrap_or(u32::MAX).to_le_bytes());
-    for range in ranges {
-        to.extend_from_slice(&range.byte_count.to_le_bytes());
-        to.extend_from_slice(&range.byte_offset.to_le_bytes());
-    }
+    to.extend_from_slice(&head.to_le_bytes());
+    to.extend(ranges.iter().flat_map(|range| {
+        (u64::from(range.byte_count) | (u64::from(range.byte_offset) << 32)).to_le_bytes()
+    }));
 }

@@ -1,5 +1,8 @@
 //! The header in front of a frame to the guest (netvsc sections 5 and 5.2).
 
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
 use super::super::limits::FRAME_OFFSET;
 use super::offload::Transport;
 use super::packet_info::{HEADER as ITEM_HEADER, kind as info};
@@ -84,7 +87,7 @@ pub struct Fragment {
 /// [`FRAME_OFFSET`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceiveHeader {
-    bytes: [u8; Self::MAX],
+    words: [U32; Self::MAX / 4],
     length: u8,
 }
 
@@ -93,9 +96,9 @@ impl ReceiveHeader {
     pub const MAX: usize = FIXED + MAX_ITEMS * ITEM;
 
     /// Creates the header of `frame`.
-    #[inline]
+    #[inline(always)]
     pub fn new(frame: &ReceivedFrame) -> Self {
-        let mut header = Self { bytes: [0; Self::MAX], length: FIXED as u8 };
+        let mut header = Self { words: [U32::ZERO; Self::MAX / 4], length: FIXED as u8 };
         header.push_item(info::CHECKSUM, frame.checksum.to_word());
         header.push_item(info::VLAN, frame.vlan.map(Vlan::to_word));
         header.push_item(info::HASH, frame.hash);
@@ -104,32 +107,35 @@ impl ReceiveHeader {
         // Linux requires 0 for both without per-packet information.
         let info_offset = if info_length == 0 { 0 } else { FIXED as u32 - OFFSET_BASE };
         header.put(0, kind::PACKET);
-        header.put(4, frame.message_length());
-        header.put(8, frame.offset.saturating_sub(OFFSET_BASE));
-        header.put(12, frame.length);
-        header.put(28, info_offset);
-        header.put(32, info_length);
+        header.put(1, frame.message_length());
+        header.put(2, frame.offset.saturating_sub(OFFSET_BASE));
+        header.put(3, frame.length);
+        header.put(7, info_offset);
+        header.put(8, info_length);
         header
     }
 
     /// Returns the bytes of the header.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length.into()]
+        &self.words.as_bytes()[..self.length.into()]
     }
 
     /// Appends one item of per-packet information, if there is a word for it.
+    #[inline]
     fn push_item(&mut self, kind: u32, word: Option<u32>) {
         let Some(word) = word else { return };
-        let start = usize::from(self.length);
+        let start = usize::from(self.length) / 4;
         self.put(start, ITEM as u32);
-        self.put(start + 4, kind);
-        self.put(start + 8, ITEM_HEADER as u32);
-        self.put(start + 12, word);
+        self.put(start + 1, kind);
+        self.put(start + 2, ITEM_HEADER as u32);
+        self.put(start + 3, word);
         self.length += ITEM as u8;
     }
 
-    fn put(&mut self, offset: usize, word: u32) {
-        self.bytes[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
+    #[inline]
+    fn put(&mut self, index: usize, word: u32) {
+        self.words[index] = U32::new(word);
     }
 }
 
