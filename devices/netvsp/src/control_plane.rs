@@ -106,7 +106,7 @@ impl ControlPlane {
         match (written, share.send(&[sub_allocation])) {
             (Ok(()), Ok(id)) => {
                 let nvsp = HostMessage::rndis_packet(version, ChannelType::Control);
-                let packet = NetPacket::transfer(nvsp, buffer.id, &[range], &self.headers);
+                let packet = NetPacket::transfer(&nvsp, buffer.id, &[range], &self.headers);
                 outbox.request(id.word(), packet);
             }
             (Err(_), Ok(id)) => _ = share.complete(id.word()),

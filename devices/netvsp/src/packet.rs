@@ -8,22 +8,26 @@ use vmbus_ring::{TransferRange, transfer_pages_header};
 use crate::protocol::nvsp::{HostMessage, NvspVersion, SendTableMessage};
 
 /// The payload of a packet to the guest, and the header that names its ranges of the receive
-/// buffer if it has any.
+/// buffer if it has any. It is small, as a channel moves thousands of constants for each other one.
 #[derive(Debug)]
-pub(crate) struct NetPacket {
-    body: Body,
-    header: Option<Header>,
-}
+pub(crate) struct NetPacket(Content);
 
 #[derive(Debug)]
-enum Body {
+enum Content {
     /// A payload that is the same for all packets of its kind.
     Constant(&'static [u8]),
-    /// Boxed, as a channel moves thousands of constants for each message.
+    /// A payload that is the same for all packets with ranges.
+    Frames(&'static [u8], Header),
     Message(Box<HostMessage>),
     SendTable(Box<SendTableMessage>),
-    /// A payload of a restored packet.
-    Saved(Box<[u8]>),
+    Owned(Box<Owned>),
+}
+
+/// A message with ranges, or a restored packet.
+#[derive(Debug)]
+struct Owned {
+    payload: Box<[u8]>,
+    header: Header,
 }
 
 impl NetPacket {
@@ -35,17 +39,17 @@ impl NetPacket {
     /// Returns a packet with this payload.
     #[inline]
     pub(crate) fn constant(payload: &'static [u8]) -> Self {
-        Self { body: Body::Constant(payload), header: None }
+        Self(Content::Constant(payload))
     }
 
     /// Returns a packet with an NVSP message.
     pub(crate) fn message(message: HostMessage) -> Self {
-        Self { body: Body::Message(Box::new(message)), header: None }
+        Self(Content::Message(Box::new(message)))
     }
 
     /// Returns a packet with the send indirection table.
     pub(crate) fn send_table(message: SendTableMessage) -> Self {
-        Self { body: Body::SendTable(Box::new(message)), header: None }
+        Self(Content::SendTable(Box::new(message)))
     }
 
     /// Returns a packet with frames in `ranges` of the buffer `set`.
@@ -55,18 +59,18 @@ impl NetPacket {
         ranges: &[TransferRange],
         headers: &HeaderPool,
     ) -> Self {
-        let header = Some(headers.header(set, ranges));
-        Self { body: Body::Constant(HostMessage::frames(version)), header }
+        Self(Content::Frames(HostMessage::frames(version), headers.header(set, ranges)))
     }
 
     /// Returns a packet with `ranges` of the buffer `set`.
     pub(crate) fn transfer(
-        message: HostMessage,
+        message: &HostMessage,
         set: u16,
         ranges: &[TransferRange],
         headers: &HeaderPool,
     ) -> Self {
-        Self { body: Body::Message(Box::new(message)), header: Some(headers.header(set, ranges)) }
+        let (payload, header) = (message.bytes().into(), headers.header(set, ranges));
+        Self(Content::Owned(Box::new(Owned { payload, header })))
     }
 }
 
@@ -85,61 +89,84 @@ impl NetPacket {
 impl AsRef<[u8]> for NetPacket {
     #[inline]
     fn as_ref(&self) -> &[u8] {
-        match &self.body {
-            Body::Constant(bytes) => bytes,
-            Body::Message(message) => message.bytes(),
-            Body::SendTable(message) => message.bytes(),
-            Body::Saved(bytes) => bytes,
+        match &self.0 {
+            Content::Constant(bytes) | Content::Frames(bytes, _) => bytes,
+            Content::Message(message) => message.bytes(),
+            Content::SendTable(message) => message.bytes(),
+            Content::Owned(owned) => &owned.payload,
         }
     }
 }
 
 impl Payload for NetPacket {
     fn from_saved(bytes: &[u8]) -> Option<Self> {
-        Some(Self { body: Body::Saved(bytes.into()), header: None })
+        Self::from_saved_transfer(bytes, &[])
     }
 
     #[inline]
     fn transfer_pages(&self) -> &[u8] {
-        self.header.as_ref().map_or(&[], |header| &header.bytes)
+        match &self.0 {
+            Content::Constant(_) | Content::Message(_) | Content::SendTable(_) => &[],
+            Content::Frames(_, header) => header.bytes(),
+            Content::Owned(owned) => owned.header.bytes(),
+        }
     }
 
     fn from_saved_transfer(bytes: &[u8], header: &[u8]) -> Option<Self> {
-        let mut packet = Self::from_saved(bytes)?;
-        if !header.is_empty() {
-            let pool = HeaderPool::default();
-            packet.header = Some(Header { bytes: header.to_vec(), pool });
-        }
-        Some(packet)
+        let header = HeaderPool::default().pooled(|to| to.extend_from_slice(header));
+        Some(Self(Content::Owned(Box::new(Owned { payload: bytes.into(), header }))))
     }
 }
 
 /// Memory of headers, which packets return when they are in a ring: a warm channel allocates none.
 /// Clones share the memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HeaderPool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(crate) struct HeaderPool(Arc<Mutex<Vec<Box<HeaderMemory>>>>);
 
+/// A header of a packet. `None`: its memory was returned.
 #[derive(Debug)]
-struct Header {
+struct Header(Option<Box<HeaderMemory>>);
+
+#[derive(Debug, Default)]
+struct HeaderMemory {
     bytes: Vec<u8>,
-    pool: HeaderPool,
+    /// The pool to which the memory returns. `None` while it is there.
+    pool: Option<HeaderPool>,
 }
 
 impl HeaderPool {
     fn header(&self, set: u16, ranges: &[TransferRange]) -> Header {
-        let mut bytes = self.lock().pop().unwrap_or_default();
-        transfer_pages_header(set, ranges, &mut bytes);
-        Header { bytes, pool: self.clone() }
+        self.pooled(|bytes| transfer_pages_header(set, ranges, bytes))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    /// Returns a header that `fill` writes to empty memory.
+    fn pooled(&self, fill: impl FnOnce(&mut Vec<u8>)) -> Header {
+        let free = self.lock().pop();
+        let mut memory = free.unwrap_or_default();
+        memory.pool = Some(self.clone());
+        memory.bytes.clear();
+        fill(&mut memory.bytes);
+        Header(Some(memory))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<HeaderMemory>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Header {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |memory| &memory.bytes)
     }
 }
 
 impl Drop for Header {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.pool.lock().push(bytes);
+        if let Some(mut memory) = self.0.take()
+            && let Some(pool) = memory.pool.take()
+        {
+            pool.lock().push(memory);
+        }
     }
 }
