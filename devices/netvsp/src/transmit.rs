@@ -71,6 +71,7 @@ impl Remaining {
     }
 
     /// Drops the frames. Malformed ones are reported all the same.
+    #[cold]
     pub(crate) fn skip(&mut self, message: &GuestMessage<'_>, statistics: &SharedStatistics) {
         while let Some((frame, _, destination)) = self.next_frame(message, statistics) {
             statistics.count_sent(destination, frame.length, Err(SendError::LinkDown));
@@ -79,7 +80,7 @@ impl Remaining {
 
     /// Returns the next frame, its memory if that is one piece together with the header, and the
     /// address that it goes to.
-    #[inline]
+    #[inline(always)]
     fn next_frame<'a>(
         &mut self,
         message: &GuestMessage<'a>,

@@ -109,24 +109,20 @@ impl Transmitter {
         around: Around<'_>,
         outbox: &mut Outbox,
     ) {
-        let (config, _) = around;
-        // A section outside of the buffer gives a message that fails.
-        let length = self.message(config, packet).and_then(|message| message.len());
-        let remaining = Remaining::new(length.unwrap_or(0), config.max_frame);
-        self.transmit(Transmission { request, packet, remaining }, around, outbox);
+        self.transmit(request, packet, None, around, outbox);
     }
 
     /// Continues with the message that waits for the backend, or with the part of a frame that the
     /// backend keeps. Returns true if the message waits no longer.
     #[inline]
     pub(crate) fn resume(&mut self, around: Around<'_>, outbox: &mut Outbox) -> bool {
-        let Some(transmission) = self.waiting.take() else {
+        let Some(Transmission { request, packet, remaining }) = self.waiting.take() else {
             if self.has_unsent {
                 self.flush();
             }
             return false;
         };
-        self.transmit(transmission, around, outbox);
+        self.transmit(request, packet, Some(remaining), around, outbox);
         self.waiting.is_none()
     }
 
@@ -151,20 +147,26 @@ impl Transmitter {
         request.complete(remaining.status, config, outbox);
     }
 
-    /// Sends frames until the backend is full or none is left.
+    /// Sends frames until the backend is full or none is left. `remaining`: those of a message that
+    /// was begun before.
     #[inline]
     fn transmit(
         &mut self,
-        mut transmission: Transmission,
+        request: Request,
+        packet: RndisPacket,
+        remaining: Option<Remaining>,
         around: Around<'_>,
         outbox: &mut Outbox,
     ) {
         let (config, statistics) = around;
-        let Transmission { request, packet, remaining } = &mut transmission;
-        let Some(message) = message(config, &self.ranges, *packet) else {
+        let Some(message) = message(config, &self.ranges, packet) else {
             statistics.count_malformed();
             return request.complete(NvspStatus::Failure, config, outbox);
         };
+        let mut remaining = remaining.unwrap_or_else(|| {
+            // A message that is too long for any length is one without frames, and fails.
+            Remaining::new(message.len().unwrap_or(0), config.max_frame)
+        });
         let (pieces, has_unsent) = (&mut self.pieces, &mut self.has_unsent);
         let send = |queue: &mut dyn Queue| {
             let is_done = remaining.send(&message, queue, pieces, statistics);
@@ -173,7 +175,9 @@ impl Transmitter {
         };
         match self.queue.with(send) {
             Some(true) => {}
-            Some(false) => return self.waiting = Some(transmission),
+            Some(false) => {
+                return self.waiting = Some(Transmission { request, packet, remaining });
+            }
             None => remaining.skip(&message, statistics),
         }
         request.complete(remaining.status, config, outbox);
