@@ -30,7 +30,8 @@ impl NetGuest {
         guest
     }
 
-    fn start_channels(&mut self, channels: u16) {
+    /// Initialises the card, opens its channels, and receives all frames.
+    pub fn start_channels(&mut self, channels: u16) {
         self.initialise();
         if channels > 1 {
             self.add_subchannels(channels - 1);
