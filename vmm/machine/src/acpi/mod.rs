@@ -1,10 +1,12 @@
 //! ACPI tables (spec hypervisor-platform section 9): RSDP and XSDT, FADT with full power management
-//! registers, FACS, MADT, WAET, DSDT, and TPM2 for a machine with a TPM.
+//! registers, FACS, MADT, WAET, DSDT, TPM2 for a machine with a TPM, and SRAT for one whose memory
+//! can grow.
 
 mod dsdt;
 mod fadt;
 mod generation;
 mod madt;
+mod srat;
 mod tpm2;
 mod waet;
 
@@ -15,7 +17,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use crate::memory::{ACPI_BASE, ACPI_END, AddressRange, GuestMemory};
+use crate::memory::{ACPI_BASE, ACPI_END, AddressRange, GuestMemory, MemoryLayout};
 
 const OEM_ID: [u8; 6] = *b"SYNTHV";
 const OEM_TABLE_ID: [u8; 8] = *b"SYNTHVM ";
@@ -38,6 +40,8 @@ pub(crate) struct Platform {
     pub tpm: Option<AddressRange>,
     /// The page that begins with the generation id, if the machine's tables name it.
     pub generation: Option<AddressRange>,
+    /// The layout of memory, if memory can be added while the guest runs.
+    pub hot_add: Option<MemoryLayout>,
 }
 
 /// An error in writing the tables.
@@ -54,6 +58,11 @@ pub enum AcpiError {
 /// Returns the MADT alone, for firmware that has the other tables.
 pub(crate) fn madt(platform: &Platform) -> Sdt {
     madt::build(platform)
+}
+
+/// Returns the SRAT alone, for firmware that has the other tables. `None`: no memory can be added.
+pub(crate) fn srat(platform: &Platform) -> Option<Sdt> {
+    Some(srat::build(&platform.apic_ids, platform.hot_add.as_ref()?))
 }
 
 /// The tables as bytes, for an address that may not be known yet.
@@ -98,6 +107,9 @@ impl Tables {
         ];
         if let Some(registers) = platform.tpm {
             listed.push(tables.put(tpm2::build(registers).as_slice()));
+        }
+        if let Some(srat) = srat(platform) {
+            listed.push(tables.put(srat.as_slice()));
         }
         let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
         for offset in &listed {

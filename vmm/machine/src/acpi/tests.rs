@@ -12,6 +12,7 @@ fn platform(cpus: u32) -> Platform {
         pci: None,
         tpm: None,
         generation: None,
+        hot_add: None,
     }
 }
 
@@ -141,4 +142,31 @@ fn test_generation_id_has_a_device_with_its_address_and_an_event_that_notifies_i
     let notify = find(b"_E00\0\x86\\\x2E_SB_GENC\x0A\x80").unwrap();
     assert!(notify > event && notify < device);
     assert!(!self::tables(1)[3].windows(4).any(|name| name == b"GENC"));
+}
+
+#[test]
+fn test_srat_announces_memory_that_can_be_added_and_exists_only_with_it() {
+    let layout = MemoryLayout::with_hot_add(5 << 30, 3 << 30);
+    let mut platform = Platform { hot_add: Some(layout), ..platform(2) };
+    platform.apic_ids.push(300);
+    let tables = tables_of(&platform);
+    let srat = tables.iter().find(|table| table.starts_with(b"SRAT")).unwrap();
+    assert_eq!(sum(srat), 0);
+    let (mut apic_ids, mut memory, mut at) = (Vec::new(), Vec::new(), 48);
+    while at < srat.len() {
+        let word = |offset: usize| u32::from_le_bytes(srat[at + offset..][..4].try_into().unwrap());
+        match srat[at] {
+            0 => apic_ids.push((u32::from(srat[at + 3]), word(4))),
+            1 => memory.push((u64_at(srat, at + 8), u64_at(srat, at + 16), word(28))),
+            2 => apic_ids.push((word(8), word(12))),
+            kind => panic!("an entry of type {kind}"),
+        }
+        at += usize::from(srat[at + 1]);
+    }
+    assert_eq!(at, srat.len());
+    assert_eq!(apic_ids, [(0, 1), (1, 1), (300, 1)]);
+    let entry = |range: AddressRange, flags| (range.start, range.len(), flags);
+    let expected = [entry(layout.low_ram, 1), entry(layout.high_ram, 1), entry(layout.hot_add, 3)];
+    assert_eq!(memory, expected);
+    assert!(!self::tables(1).iter().any(|table| table.starts_with(b"SRAT")));
 }

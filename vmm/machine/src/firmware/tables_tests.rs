@@ -43,6 +43,7 @@ fn build_files(mib: u64) -> BTreeMap<String, Vec<u8>> {
         pci: Some(layout.pci_window()),
         tpm: None,
         generation: None,
+        hot_add: None,
     };
     let source = FirmwareSource {
         image: FirmwareImage { code: Vec::new(), variables: Vec::new() },
@@ -163,6 +164,7 @@ fn test_kernel_with_initrd_and_command_line_has_its_sizes() {
         pci: None,
         tpm: None,
         generation: None,
+        hot_add: None,
     };
     let source = FirmwareSource {
         image: FirmwareImage { code: Vec::new(), variables: Vec::new() },

@@ -85,9 +85,12 @@ impl MsvmSource {
             | ConfigFlags::CONSOLE_COM1
             | ConfigFlags::NO_FRONT_PAGE
             | ConfigFlags::MTRRS_SET;
-        identity
-            .add_to(BlobWriter::new())
-            .image_bytes(self.image.bytes().len() as u64)
+        let blob = identity.add_to(BlobWriter::new());
+        let blob = match acpi::srat(tables) {
+            Some(srat) => blob.acpi_table(srat.as_slice()),
+            None => blob,
+        };
+        blob.image_bytes(self.image.bytes().len() as u64)
             .memory_map(&ranges)
             .entropy(entropy)
             .guid(identity.uuid)

@@ -43,6 +43,7 @@ fn machine(mib: u64) -> (MemoryLayout, GuestMemory, acpi::Platform) {
         pci: None,
         tpm: None,
         generation: None,
+        hot_add: None,
     };
     (layout, memory, tables)
 }
