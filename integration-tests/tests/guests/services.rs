@@ -16,6 +16,9 @@ use crate::common::{self, MIB, boot, end_program, start_program};
 /// A wait of this length has failed.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The class of the file copy's device.
+const COPY_CLASS: &str = "34d14be3-dee4-41c8-9ae7-6b174977c192";
+
 /// Ends the guest as an init system does, and says so on the console.
 const END: &str = "#!/bin/sh\necho \"the guest ends by ${0##*/}\" > /dev/ttyS0\n/bin/busybox sync\n\
                    exec /bin/busybox ${0##*/} -f\n";
@@ -33,7 +36,16 @@ pub(crate) fn guest(kernel: StockKernel) -> GuestBuilder {
         }
         StockKernel::V6_12 => &["usr/sbin/hv_kvp_daemon", "usr/sbin/hv_vss_daemon"],
     };
-    common::guest(kernel)
+    let guest = match kernel {
+        StockKernel::V6_1 => common::guest(kernel),
+        // The suite of the kernel has no daemon for this kernel's file copy.
+        StockKernel::V6_12 => common::guest(kernel).package_from(
+            "sid",
+            "hyperv-daemons",
+            &["usr/sbin/hv_fcopy_uio_daemon"],
+        ),
+    };
+    guest
         .package_from(kernel.suite(), "hyperv-daemons", daemons)
         .module("hv_utils", true)
         .file("sbin/poweroff", 0o755, END.as_bytes().to_vec())
@@ -100,11 +112,12 @@ fn daemons(kernel: StockKernel) -> TestResult {
     data(&mut vm)?;
     addresses(&mut vm)?;
     backup(&mut vm, &disk, &dir.path().join("copy.img"))?;
-    if kernel == StockKernel::V6_1 {
-        vm.shell("hv_fcopy_daemon")?;
-        wait_ready(&vm, &["copy"])?;
-        copy(&mut vm, &dir)?;
+    match kernel {
+        StockKernel::V6_1 => vm.shell("hv_fcopy_daemon").map(drop)?,
+        StockKernel::V6_12 => start_uio_daemon(&mut vm)?,
     }
+    wait_ready(&vm, &["copy"])?;
+    copy(&mut vm, &dir)?;
     vm.synthvm(&["shutdown"], &["--wait", "60"])?;
     assert!(vm.wait()?.success());
     Ok(())
@@ -187,6 +200,15 @@ fn backup(vm: &mut Vm, disk: &Path, target: &Path) -> TestResult {
     drop(client);
     wait_frozen(vm, false)?;
     vm.shell("echo again > /mnt/again && sync")?;
+    Ok(())
+}
+
+/// Starts the daemon of Linux 6.10 and later, whose driver is uio's.
+fn start_uio_daemon(vm: &mut Vm) -> TestResult {
+    let (name, parameters) = ("uio_hv_generic".to_owned(), String::new());
+    vm.tell(Action::LoadModule { name, parameters })?;
+    vm.shell(&format!("echo {COPY_CLASS} > /sys/bus/vmbus/drivers/uio_hv_generic/new_id"))?;
+    start_program(vm, "copy", "hv_fcopy_uio_daemon -n")?;
     Ok(())
 }
 
