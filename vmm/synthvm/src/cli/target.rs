@@ -205,6 +205,12 @@ impl ControlTarget for Target {
         Ok(())
     }
 
+    fn power_off(&self) -> Result<(), String> {
+        let handle = self.parts.handle.clone();
+        self.parts.services.power_off(move || handle.power_button());
+        Ok(())
+    }
+
     fn new_generation(&self) -> Result<(), String> {
         self.parts.handle.renew_generation().map_err(|error| format!("generation id: {error}"))
     }

@@ -62,6 +62,13 @@ pub trait ControlTarget: Send + Sync {
     /// Returns the cause if the button cannot be pressed.
     fn power_button(&self) -> Result<(), String>;
 
+    /// Asks the guest to power off: by its shutdown service if its driver has connected, otherwise,
+    /// or if the guest refuses, by the power button.
+    ///
+    /// # Errors
+    /// Returns the cause if the guest cannot be asked.
+    fn power_off(&self) -> Result<(), String>;
+
     /// Gives the machine a new generation id and notifies the guest.
     ///
     /// # Errors

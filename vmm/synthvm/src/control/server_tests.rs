@@ -50,6 +50,10 @@ impl ControlTarget for Recorder {
         self.note("power-button".into())
     }
 
+    fn power_off(&self) -> Result<(), String> {
+        self.note("power-off".into())
+    }
+
     fn new_generation(&self) -> Result<(), String> {
         self.note("new-generation".into())
     }
@@ -417,12 +421,12 @@ fn signals(grace: u64) -> (StopSignals, Arc<Recorder>) {
 }
 
 #[test]
-fn test_stop_first_signal_presses_the_button_and_the_second_stops() {
+fn test_stop_first_signal_asks_the_guest_and_the_second_stops() {
     let (mut stop, target) = signals(3600);
     stop.on_signal(libc::SIGTERM);
-    assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
+    assert_eq!(*target.told.lock().unwrap(), ["power-off"]);
     stop.on_signal(libc::SIGINT);
-    assert_eq!(*target.told.lock().unwrap(), ["power-button", "Signal(2)"]);
+    assert_eq!(*target.told.lock().unwrap(), ["power-off", "Signal(2)"]);
 }
 
 #[test]
@@ -432,7 +436,7 @@ fn test_stop_signal_that_is_blocked_is_read_from_the_descriptor() {
     // SAFETY: raise takes a number; the signal is blocked in this thread, and is sent only to it.
     assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
     stop.take_signals();
-    assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
+    assert_eq!(*target.told.lock().unwrap(), ["power-off"]);
     stop.take_signals();
     assert_eq!(target.told.lock().unwrap().len(), 1, "a signal counts once");
 }
@@ -442,7 +446,7 @@ fn test_stop_at_the_end_of_the_grace_period_names_the_first_signal() {
     let (mut stop, target) = signals(3600);
     stop.on_signal(libc::SIGTERM);
     stop.on_timer();
-    assert_eq!(*target.told.lock().unwrap(), ["power-button", "Signal(15)"]);
+    assert_eq!(*target.told.lock().unwrap(), ["power-off", "Signal(15)"]);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn is_ignored(signal: i32) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A handler of stop signals: the first presses the power button and starts the grace period; a
+/// A handler of stop signals: the first asks the guest to power off and starts the grace period; a
 /// second signal, or the end of the period, stops the machine. Register it with the event loop.
 pub struct StopSignals {
     signals: File,
@@ -133,9 +133,9 @@ impl StopSignals {
             "signal {signal}: asking the guest to power down; stopping it in {seconds} s, or at \
             the next signal"
         );
-        let pressed = self.target.power_button();
+        let asked = self.target.power_off();
         let armed = self.timer.reset(self.grace, None).map_err(|error| error.to_string());
-        if let Err(error) = pressed.and(armed) {
+        if let Err(error) = asked.and(armed) {
             tracing::warn!("the guest cannot be asked ({error}): stopping the machine");
             self.stop(signal);
         }

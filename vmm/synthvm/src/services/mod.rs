@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use synthvm_machine::Machine;
 use synthvm_services::protocol::ServiceKind;
-use synthvm_services::{Clock, Services, ServicesOptions};
+use synthvm_services::protocol::shutdown::ShutdownMode;
+use synthvm_services::{
+    Clock, ServiceError, ServiceState, Services, ServicesOptions, ShutdownRequest,
+};
 use vmbus_device::{SharedLoop, WorkerOptions};
 use vmbus_host::VmBus;
 
@@ -59,6 +62,28 @@ impl GuestServices {
             bus.offer(Box::new(device))?;
         }
         Ok(Self { services: Some(services), adapters: Arc::new(Adapters::new(networks)) })
+    }
+
+    /// Asks the guest to power off by its shutdown service. Calls `otherwise`, now or later, if the
+    /// guest cannot be asked, refuses, or does not answer in time. Does not wait.
+    pub fn power_off(&self, otherwise: impl FnOnce() + Send + 'static) {
+        let services = self
+            .services
+            .as_ref()
+            .filter(|all| matches!(all.state(ServiceKind::Shutdown), Some(ServiceState::Ready(_))));
+        let Some(services) = services else { return otherwise() };
+        // Forced: Windows refuses otherwise while its screen is locked and programs run. Linux makes
+        // no difference.
+        let reason = "SynthVM was told to end".to_owned();
+        let request =
+            ShutdownRequest { mode: ShutdownMode::PowerOff, force: true, reason, seconds: 0 };
+        let done = |result: Result<(), ServiceError>| {
+            if let Err(error) = result {
+                tracing::info!("shutdown service: {error}; pressing the power button");
+                otherwise();
+            }
+        };
+        services.shutdown(request, Box::new(done));
     }
 
     /// Returns whether the machine offers the time synchronisation.

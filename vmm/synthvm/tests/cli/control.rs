@@ -59,6 +59,11 @@ impl ControlTarget for Talker {
         Ok(())
     }
 
+    fn power_off(&self) -> Result<(), String> {
+        self.told.lock().unwrap().push("power-off".into());
+        Ok(())
+    }
+
     fn new_generation(&self) -> Result<(), String> {
         self.told.lock().unwrap().push("new-generation".into());
         Ok(())
