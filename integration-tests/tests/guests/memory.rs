@@ -106,7 +106,7 @@ fn hot_add(kernel: StockKernel) -> TestResult {
     // The module has no exit, so the driver leaves the device instead.
     let driver = "/sys/bus/vmbus/drivers/hv_balloon";
     let device = vm.shell(&format!("cd {driver} && echo *-*-*"))?;
-    for _ in 0..3 {
+    for _ in 0..10 {
         vm.shell(&format!("echo {} > {driver}/unbind", device.trim()))?;
         wait(&vm, "the end of the driver", |memory| memory.version.is_none())?;
         vm.shell(&format!("echo {} > {driver}/bind", device.trim()))?;
