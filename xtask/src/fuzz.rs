@@ -16,7 +16,7 @@ use report::{Job, Report, closing_line, table};
 
 /// The targets, and the longest input of each in bytes: long enough for all meanings, short enough
 /// to be fast.
-const TARGETS: [(&str, u32); 12] = [
+const TARGETS: [(&str, u32); 13] = [
     ("host_messages", 2048),
     ("gpadl_assembly", 1024),
     ("ring_reading", 2048),
@@ -29,6 +29,7 @@ const TARGETS: [(&str, u32); 12] = [
     ("dynamic_memory", 1024),
     ("firmware_platform", 1024),
     ("socket_streams", 1024),
+    ("service_protocols", 1024),
 ];
 /// Resident memory of one process, in MiB, above which it counts as unbounded growth. Twice the
 /// need of any target.
@@ -227,4 +228,23 @@ fn follow(job: usize, child: &mut Child, mut log: fs::File, sender: Sender<(usiz
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_every_target_of_the_fuzz_crate_can_be_run() {
+        let manifest = include_str!("../../fuzz/Cargo.toml");
+        let mut in_manifest: Vec<&str> = manifest
+            .split("[[bin]]")
+            .skip(1)
+            .filter_map(|bin| bin.split_once("name = \"")?.1.split('"').next())
+            .collect();
+        let mut known = TARGETS.map(|(name, _)| name).to_vec();
+        in_manifest.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(in_manifest, known);
+    }
 }
