@@ -182,6 +182,9 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         Action::SocketRoundTrips { port, count, bytes } => {
             value(sockets::round_trips(port, count, bytes)?)
         }
+        Action::SocketTransfer { port, direction, count, bytes } => {
+            value(sockets::transfer(port, direction, count, bytes)?)
+        }
         Action::SocketServe { port } => value(sockets::serve(port)?),
         Action::SocketStop => value(sockets::stop()?),
         Action::CloseInput => {

@@ -24,6 +24,7 @@ pub mod uevent;
 pub mod uio;
 pub mod uio_ring;
 pub mod vmbus;
+pub mod vsock;
 
 /// The result of an action. The error is a message that a test can show.
 pub type Outcome<T> = Result<T, String>;

@@ -1,21 +1,20 @@
 //! Streams over AF_VSOCK: programs that connect to the host, and a server for the host's.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use guest_report::agent::{RoundTrips, SocketStreams};
+use guest_report::agent::{RoundTrips, SocketDirection, SocketStreams};
 use guest_report::pattern;
 
+use crate::vsock::Socket;
 use crate::{Outcome, context};
 
-/// The address of the host, and of any end (linux/vm_sockets.h).
-const HOST: u32 = 2;
-const ANY: u32 = u32::MAX;
+/// Bytes of each call that moves bytes in [`transfer`].
+const BLOCK: usize = 64 << 10;
 
 /// Stack of a thread for one connection.
 const STACK: usize = 64 << 10;
@@ -28,9 +27,6 @@ struct Server {
     alive: UnixStream,
     thread: JoinHandle<u32>,
 }
-
-/// A socket of AF_VSOCK.
-struct Socket(File);
 
 /// Opens `count` connections to `port` of the host, which are all open at the same time. Sends the
 /// pattern of a seed over each, ends it, and expects the same bytes back.
@@ -59,6 +55,57 @@ pub fn exchange(port: u32, count: u32, bytes: usize, seed: u64) -> Outcome<Socke
     drop(streams);
     let seconds = begun.elapsed().as_secs_f64();
     Ok(SocketStreams { connected, seconds })
+}
+
+/// Moves `bytes` bytes over each of `count` connections to `port` of the host, all at the same time.
+/// The host's program is as [`guest_report::agent::Action::SocketTransfer`] describes.
+pub fn transfer(
+    port: u32,
+    direction: SocketDirection,
+    count: u32,
+    bytes: u64,
+) -> Outcome<SocketStreams> {
+    let begun = Instant::now();
+    let connect = |number| Socket::connect(port).map_err(context(format!("connection {number}")));
+    let streams = (0..count).map(connect).collect::<Outcome<Vec<_>>>()?;
+    let connected = begun.elapsed().as_secs_f64();
+    let run = |stream: &Socket| match direction {
+        SocketDirection::Send => send(stream, bytes),
+        SocketDirection::Receive => receive(stream, bytes),
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            streams.iter().map(|stream| scope.spawn(move || run(stream))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result.map_err(context("moving bytes")),
+            Err(_) => Err("a thread has failed".to_owned()),
+        })
+    })?;
+    Ok(SocketStreams { connected, seconds: begun.elapsed().as_secs_f64() })
+}
+
+fn send(stream: &Socket, bytes: u64) -> io::Result<()> {
+    let block = vec![1; BLOCK];
+    let mut left = bytes;
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
+        (&stream.0).write_all(&block[..length])?;
+        left -= length as u64;
+    }
+    stream.shutdown(libc::SHUT_WR)?;
+    (&stream.0).read_exact(&mut [0])
+}
+
+fn receive(stream: &Socket, bytes: u64) -> io::Result<()> {
+    (&stream.0).write_all(&bytes.to_le_bytes())?;
+    let (mut block, mut received) = (vec![0; BLOCK], 0);
+    loop {
+        match (&stream.0).read(&mut block)? {
+            0 if received == bytes => return Ok(()),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => received += length as u64,
+        }
+    }
 }
 
 /// Permits this process as many descriptors as the kernel does.
@@ -126,64 +173,4 @@ fn answer(socket: &Socket) -> io::Result<()> {
     let mut bytes = Vec::new();
     (&socket.0).read_to_end(&mut bytes)?;
     (&socket.0).write_all(&bytes)
-}
-
-impl Socket {
-    fn new() -> io::Result<Self> {
-        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
-        // SAFETY: no memory is passed.
-        Self::from_call(unsafe { libc::socket(libc::AF_VSOCK, kind, 0) })
-    }
-
-    fn connect(port: u32) -> io::Result<Self> {
-        let (socket, address) = (Self::new()?, address(HOST, port));
-        let size = size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address outlives the call.
-        check(unsafe { libc::connect(socket.fd(), (&raw const address).cast(), size) })?;
-        Ok(socket)
-    }
-
-    fn listen(port: u32) -> io::Result<Self> {
-        let (socket, address) = (Self::new()?, address(ANY, port));
-        let size = size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address outlives the call.
-        check(unsafe { libc::bind(socket.fd(), (&raw const address).cast(), size) })?;
-        // SAFETY: no memory is passed.
-        check(unsafe { libc::listen(socket.fd(), 4096) })?;
-        Ok(socket)
-    }
-
-    fn accept(&self) -> io::Result<Self> {
-        let (none, flags) = (std::ptr::null_mut(), libc::SOCK_CLOEXEC);
-        // SAFETY: no address is asked for.
-        Self::from_call(unsafe { libc::accept4(self.fd(), none, none.cast(), flags) })
-    }
-
-    fn shutdown(&self, how: libc::c_int) -> io::Result<()> {
-        // SAFETY: no memory is passed.
-        check(unsafe { libc::shutdown(self.fd(), how) })
-    }
-
-    fn from_call(fd: libc::c_int) -> io::Result<Self> {
-        check(fd.min(0))?;
-        // SAFETY: a new descriptor that nothing else owns.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
-    }
-
-    fn fd(&self) -> libc::c_int {
-        self.0.as_raw_fd()
-    }
-}
-
-fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
-    // SAFETY: all-zero bytes are a valid sockaddr_vm.
-    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = cid;
-    address.svm_port = port;
-    address
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -247,6 +247,20 @@ pub enum Action {
         /// Bytes of each.
         bytes: usize,
     },
+    /// Moves bytes over connections of AF_VSOCK to the host, all at the same time. To the host: the
+    /// host reads until the end, and then sends one byte. From the host: the host reads a number
+    /// (u64, little endian), sends as many bytes, and ends the connection. Value:
+    /// [`SocketStreams`].
+    SocketTransfer {
+        /// The port of the host.
+        port: u32,
+        /// The direction.
+        direction: SocketDirection,
+        /// Number of connections.
+        count: u32,
+        /// Bytes of each.
+        bytes: u64,
+    },
     /// Serves connections of the host until [`Action::SocketStop`]: returns the bytes of each after
     /// their end. Value: null.
     SocketServe {
@@ -269,7 +283,17 @@ fn default_file_size() -> u64 {
     100_000
 }
 
-/// The result of [`Action::SocketExchange`].
+/// The direction of [`Action::SocketTransfer`], in the guest's view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketDirection {
+    /// To the host.
+    Send,
+    /// From the host.
+    Receive,
+}
+
+/// The result of [`Action::SocketExchange`] and [`Action::SocketTransfer`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SocketStreams {
     /// Seconds until all connections were open.
