@@ -23,6 +23,7 @@ mod qemu;
 mod stages;
 mod style;
 mod test;
+mod threads;
 mod web_libraries;
 
 /// The project's own commands.

@@ -2,6 +2,7 @@
 
 mod boot;
 mod core;
+mod idle;
 mod images;
 mod in_process;
 mod network;
@@ -22,6 +23,9 @@ pub(crate) enum What {
     /// The program around a real guest: start times, memory, exits at boot and for each disk
     /// request.
     Boot(boot::Arguments),
+    /// An idle machine with all integration services: wake-ups of the program's threads in a
+    /// minute.
+    Idle(idle::Arguments),
     /// The zero-copy core in one process: GPADLs, views and rings, compared with the machine's
     /// minimum costs. Takes seconds.
     Core(Output),
@@ -75,6 +79,7 @@ impl Counted {
 pub(crate) fn main(what: &What) -> Result<(), String> {
     match what {
         What::Boot(arguments) => boot::main(arguments),
+        What::Idle(arguments) => idle::main(arguments),
         What::Core(output) => core::main(output),
         What::Storage(arguments) => storage::main(arguments),
         What::Network(arguments) => network::main(arguments),

@@ -1,11 +1,12 @@
 //! The costs of a machine for its host: processor time and sleeps by thread, and KVM's counters.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
+
+use crate::threads;
 
 /// The folder of KVM's counters: it has a folder `PID-FD` for each machine, with a file for each
 /// counter (sums over the vCPUs).
@@ -76,26 +77,21 @@ struct Threads {
 
 impl Threads {
     fn read(pid: u32) -> Result<Threads, String> {
-        let mut threads = Threads::default();
-        let mut all = by_thread(pid)?;
+        let mut sums = Threads::default();
+        let mut all = threads::by_id(pid)?;
         if let Some(vhost) = vhost_thread(pid) {
-            all.extend(by_thread(vhost)?);
+            all.extend(threads::by_id(vhost)?);
         }
-        for (name, ns, sleeps) in all.into_values() {
-            if is_vcpu(&name) {
-                threads.vcpu_ns += ns;
+        for thread in all.into_values() {
+            if thread.is_vcpu() {
+                sums.vcpu_ns += thread.ns;
             } else {
-                threads.device_ns += ns;
-                threads.device_sleeps += sleeps;
+                sums.device_ns += thread.ns;
+                sums.device_sleeps += thread.sleeps;
             }
         }
-        Ok(threads)
+        Ok(sums)
     }
-}
-
-/// Returns whether the name is that of a vCPU thread: SynthVM's `vcpu0` or QEMU's `CPU 0/KVM`.
-fn is_vcpu(thread: &str) -> bool {
-    thread.starts_with("vcpu") || thread.starts_with("CPU ")
 }
 
 /// Returns the kernel's thread that runs vhost devices for process `pid`, if it is not a thread of
@@ -107,29 +103,6 @@ fn vhost_thread(pid: u32) -> Option<u32> {
         let found = fs::read_to_string(entry.path().join("comm")).ok()?;
         (id != pid && found.trim() == name).then_some(id)
     })
-}
-
-/// Returns the name, the processor time in nanoseconds and the sleeps of each thread.
-fn by_thread(pid: u32) -> Result<BTreeMap<u32, (String, u64, u64)>, String> {
-    let folder = PathBuf::from(format!("/proc/{pid}/task"));
-    let mut threads = BTreeMap::new();
-    for entry in
-        fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?.flatten()
-    {
-        let path = entry.path();
-        // A thread may end during the loop.
-        let (Ok(name), Ok(times), Ok(status)) =
-            (read(&path.join("comm")), read(&path.join("schedstat")), read(&path.join("status")))
-        else {
-            continue;
-        };
-        let ns = times.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        let sleeps = sleeps.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        let id = entry.file_name().to_string_lossy().parse().unwrap_or(0);
-        threads.insert(id, (name.trim().to_owned(), ns, sleeps));
-    }
-    Ok(threads)
 }
 
 /// Makes KVM's counters readable, if they are not yet.
@@ -164,19 +137,6 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn test_threads_of_this_process_are_found_with_their_time() {
-        let threads = by_thread(std::process::id()).unwrap();
-        let (name, ns, _) = &threads[&std::process::id()];
-        assert!(!name.is_empty() && *ns > 0, "{threads:?}");
-    }
-
-    #[test]
-    fn test_vcpu_threads_of_both_programs_are_distinguished_from_others() {
-        assert!(is_vcpu("vcpu0") && is_vcpu("CPU 1/KVM"));
-        assert!(!is_vcpu("IO iothread0") && !is_vcpu("storage-0.0"));
-    }
 
     #[test]
     fn test_cost_with_another_is_counter_by_counter() {
