@@ -1,7 +1,7 @@
 //! A guest in QEMU, without SynthVM: emulated, to test that the guest itself boots and answers; or
 //! on KVM, for comparison.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -111,10 +111,44 @@ impl QemuGuest {
         self.monitor.write_all(b"system_powerdown\n")
     }
 
+    /// Sets the size that the guest's balloon leaves to it.
+    pub fn set_balloon(&mut self, mib: u32) -> io::Result<()> {
+        self.monitor.write_all(format!("balloon {mib}\n").as_bytes())
+    }
+
+    /// Returns the guest's size in MiB, as the balloon's driver has last reported it.
+    ///
+    /// # Errors
+    /// The machine has no balloon, or QEMU does not answer.
+    pub fn balloon(&mut self) -> io::Result<u32> {
+        self.monitor.write_all(b"info balloon\n")?;
+        self.monitor.set_read_timeout(Some(CONNECT_LIMIT))?;
+        let (mut said, mut bytes) = (String::new(), [0; 256]);
+        loop {
+            let count = self.monitor.read(&mut bytes)?;
+            said.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            match balloon_size(&said) {
+                Some(mib) => return Ok(mib),
+                None if count == 0 || said.contains("No balloon") => {
+                    return Err(io::Error::other(format!("QEMU's monitor said {said:?}")));
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Waits for the emulator's end. Returns whether it succeeded.
     pub fn wait(mut self) -> io::Result<bool> {
         Ok(self.child.wait()?.success())
     }
+}
+
+/// Returns the size in the monitor's answer, once the whole line is there.
+fn balloon_size(said: &str) -> Option<u32> {
+    let (_, rest) = said.split_once("balloon: actual=")?;
+    let (line, _) = rest.split_once('\n')?;
+    let digits = line.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
 }
 
 fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
@@ -128,5 +162,18 @@ impl Drop for QemuGuest {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_balloon_size_is_read_from_a_whole_line_only() {
+        let said = "(qemu) info balloon\u{1b}[K\r\nballoon: actual=1024";
+        assert_eq!(balloon_size(said), None);
+        assert_eq!(balloon_size(&format!("{said}\r\n(qemu) ")), Some(1024));
+        assert_eq!(balloon_size(&format!("{said} max_mem=2048\n")), Some(1024));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use guest_images::GuestImage;
 use guest_report::agent::{Action, Disk, Event, Output, Sum, Vmbus};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::agent::{Agent, AgentError};
 use crate::image::{self, WorkDir};
@@ -256,6 +257,27 @@ impl Vm {
         let output = self.command(&["inspect", "--json"], &[])?;
         serde_json::from_slice(&output)
             .map_err(|e| self.error(format!("synthvm inspect --json: {e}")))
+    }
+
+    /// Returns the id of the machine's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a request to the control socket over a connection of its own, and returns the value
+    /// of the answer. Cheaper than a command, whose program has to start.
+    pub fn request(&self, request: &Value) -> Result<Value, VmError> {
+        let failed = |error: &dyn fmt::Display| self.error(format!("{request}: {error}"));
+        let exchange = || -> io::Result<Value> {
+            let mut stream = UnixStream::connect(self.dir.path().join("control.sock"))?;
+            stream.set_read_timeout(Some(END_LIMIT))?;
+            stream.write_all(format!("{request}\n").as_bytes())?;
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line)?;
+            Ok(serde_json::from_str(&line)?)
+        };
+        let mut answer = exchange().map_err(|error| failed(&error))?;
+        if answer["ok"] == true { Ok(answer["value"].take()) } else { Err(failed(&answer)) }
     }
 
     /// Runs `synthvm control SOCK VERB`.

@@ -1,11 +1,14 @@
 //! A machine of the comparison: a guest in SynthVM or in QEMU.
 
+use std::time::{Duration, Instant};
+
 use guest_images::GuestImage;
 use guest_report::agent::{Action, Event, Output};
 use integration_tests::host::is_emulated;
 use integration_tests::qemu::QemuGuest;
 use integration_tests::vm::{BOOT_LIMIT, Vm, VmOptions};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::cost::Cost;
 
@@ -140,6 +143,61 @@ impl Machine {
             }
             Program::Qemu(guest) => Cost::read(guest.pid(), None),
         }
+    }
+
+    /// Sets the size that the guest shall have.
+    pub(super) fn set_memory(&mut self, mib: u32) -> Result<(), String> {
+        match &mut self.program {
+            Program::SynthVm(vm) => {
+                let request = json!({"do": "memory-set", "size": format!("{mib}M")});
+                vm.request(&request).map(drop).map_err(|error| error.to_string())
+            }
+            Program::Qemu(guest) => guest.set_balloon(mib).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Returns the guest's size, as the program of the machine sees it.
+    pub(super) fn memory_mib(&mut self) -> Result<u32, String> {
+        match &mut self.program {
+            Program::SynthVm(vm) => {
+                let status = vm.request(&json!({"do": "memory-status"}));
+                let status = status.map_err(|error| error.to_string())?;
+                let assigned = status["assigned"].as_u64().map(|bytes| bytes >> 20);
+                let mib = assigned.and_then(|mib| u32::try_from(mib).ok());
+                mib.ok_or_else(|| format!("no size in {status}"))
+            }
+            Program::Qemu(guest) => guest.balloon().map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Waits until the guest's balloon can be asked for memory.
+    pub(super) fn wait_for_balloon(&mut self) -> Result<(), String> {
+        let Program::SynthVm(vm) = &self.program else { return Ok(()) };
+        let end = Instant::now() + BOOT_LIMIT;
+        loop {
+            let status = vm.request(&json!({"do": "memory-status"}));
+            let status = status.map_err(|error| error.to_string())?;
+            if !status["demand"].is_null() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(format!("the guest has not reported its memory: {status}"));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Returns the bytes of the host's memory that the machine's process has mapped.
+    pub(super) fn resident(&self) -> Result<u64, String> {
+        let pid = match &self.program {
+            Program::SynthVm(vm) => vm.pid(),
+            Program::Qemu(guest) => guest.pid(),
+        };
+        let path = format!("/proc/{pid}/status");
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let value = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.map(|kib| kib << 10).ok_or_else(|| format!("{path} has no VmRSS"))
     }
 
     /// Powers the guest off.

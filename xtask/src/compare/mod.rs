@@ -7,6 +7,7 @@ mod cost;
 mod fio;
 mod machine;
 mod medium;
+mod memory;
 mod network;
 mod options;
 mod plot;
@@ -15,6 +16,7 @@ mod round;
 mod rounds;
 mod rows;
 mod side;
+mod sockets;
 mod storage;
 
 /// The comparison to make.
@@ -29,6 +31,12 @@ pub(crate) enum What {
     /// Compare the time from power on to GRUB and to the login prompt with QEMU's: the same
     /// firmware and the same installed system, on a VMBus disk and on virtio-blk.
     Boot(options::Arguments),
+    /// Compare host sockets with QEMU's vhost-vsock: the same guest and the same programs on both
+    /// machines, in alternation.
+    Sockets(options::Arguments),
+    /// Compare the speed of the dynamic memory's balloon with QEMU's virtio-balloon: the same guest
+    /// gives half of its memory to the host and gets it back.
+    Memory(options::Arguments),
 }
 
 pub(crate) fn main(what: &What) -> Result<(), String> {
@@ -36,5 +44,7 @@ pub(crate) fn main(what: &What) -> Result<(), String> {
         What::Storage(arguments) => storage::main(arguments),
         What::Network(arguments) => network::main(arguments),
         What::Boot(arguments) => boot::main(arguments),
+        What::Sockets(arguments) => sockets::main(arguments),
+        What::Memory(arguments) => memory::main(arguments),
     }
 }
