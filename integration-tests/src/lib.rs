@@ -1,6 +1,7 @@
 //! Tests of real guests end to end, and the test host that provides a real KVM on any machine.
 
 pub mod agent;
+pub mod browser;
 pub mod console;
 pub mod firmware;
 pub mod host;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use guest_images::GuestImage;
-use integration_tests::host::{self, HostOptions, RESULTS};
+use integration_tests::host::{self, HostOptions, results};
 use integration_tests::program;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -121,8 +121,4 @@ pub(crate) fn left<T: DeserializeOwned>(name: &str) -> Result<Option<T>, String>
         Err(error) => return Err(format!("{}: {error}", file.display())),
     };
     serde_json::from_slice(&text).map(Some).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn results() -> PathBuf {
-    std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from)
 }

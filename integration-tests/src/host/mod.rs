@@ -46,6 +46,11 @@ pub fn is_emulated() -> bool {
 /// emulated host.
 pub const RESULTS: &str = "SYNTHVM_RESULTS";
 
+/// Returns the folder whose files outlive an emulated host.
+pub fn results() -> PathBuf {
+    std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from)
+}
+
 /// The options for running a command.
 #[derive(Debug, Clone)]
 pub struct HostOptions {

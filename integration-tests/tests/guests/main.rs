@@ -16,6 +16,7 @@ use integration_tests::shards::{self, TestHost};
 use integration_tests::{order, program};
 
 mod boot;
+mod browser;
 mod common;
 mod conformance;
 mod crash;
@@ -74,6 +75,7 @@ fn run() -> Result<ExitCode, String> {
 fn prepare() -> Result<(), String> {
     program::build()?;
     guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
+    guest_images::chromium::program(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::gvnc::program(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
@@ -158,6 +160,7 @@ fn tests() -> Vec<Test> {
     msvm::add(&mut tests);
     for kernel in StockKernel::ALL {
         boot::add(&mut tests, kernel);
+        browser::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);
         display::add(&mut tests, kernel);
         hugepages::add(&mut tests, kernel);

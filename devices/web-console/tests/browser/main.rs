@@ -4,7 +4,9 @@
 //! `cargo xtask test` gives it Chromium and the page's libraries. By hand: `cargo xtask
 //! web-libraries`, and `SYNTHVM_CHROMIUM=$(cargo xtask chromium)`.
 
-mod chromium;
+#[path = "../../../../integration-tests/src/browser.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a module of a library, of which this uses a part")]
+mod browser;
 #[path = "../../../display/tests/common/guest.rs"]
 #[allow(dead_code, reason = "this test uses a part of the guest")]
 mod guest;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use serde_json::json;
 use synthvm_web_console::{Action, Libraries, WebConsole};
 
-use chromium::{ALT, Browser, CTRL, META, SHIFT};
+use browser::{ALT, Browser, CTRL, META, SHIFT};
 use guest::Guest;
 use machine::{Machine, get};
 
@@ -72,16 +74,6 @@ impl Rig {
             "String(document.querySelector('#screen canvas').getContext('2d')\
              .getImageData({x}, {y}, 1, 1).data)"
         )
-    }
-
-    /// Returns the point of the page at a pixel of the guest's screen.
-    fn point_of(&mut self, x: f64, y: f64) -> (f64, f64) {
-        let place = self.browser.evaluate(
-            "(() => { const r = document.querySelector('#screen canvas').getBoundingClientRect(); \
-             return [r.x, r.y, r.width, r.height]; })()",
-        );
-        let [left, top, width, height] = [0, 1, 2, 3].map(|part| place[part].as_f64().unwrap());
-        (left + (x + 0.5) * width / WIDTH as f64, top + (y + 0.5) * height / HEIGHT as f64)
     }
 }
 
@@ -144,7 +136,8 @@ fn test_page_shows_the_screen_and_passes_keys_and_pointer_to_the_guest() {
     rig.browser
         .wait_for("document.querySelector('#screen canvas').getBoundingClientRect().width > 1500");
     for (x, y) in [(1_u32, 2_u32), (1000, 700), (512, 384)] {
-        let (left, top) = rig.point_of(x.into(), y.into());
+        let size = (WIDTH as u32, HEIGHT as u32);
+        let (left, top) = rig.browser.point_of((x, y), size);
         rig.browser.point(left, top);
         let coordinate = |at: u32, size: usize| {
             let scaled = f64::from(at) * 32767.0 / (size as f64 - 1.0);

@@ -1,4 +1,7 @@
 //! Headless Chromium, driven by the DevTools protocol over two pipes.
+//!
+//! The tests of synthvm-web-console include this file, so it uses nothing of this crate. Its calls
+//! panic when Chromium has ended or refuses a call.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -6,8 +9,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// A browser with one page.
-pub(crate) struct Browser {
+/// A browser with one page. Killed on drop.
+#[derive(Debug)]
+pub struct Browser {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
@@ -17,11 +21,14 @@ pub(crate) struct Browser {
     profile: PathBuf,
 }
 
-/// Keys that are held while another one is pressed, as the protocol counts them.
-pub(crate) const ALT: u8 = 1;
-pub(crate) const CTRL: u8 = 2;
-pub(crate) const META: u8 = 4;
-pub(crate) const SHIFT: u8 = 8;
+/// Alt, held while another key is pressed, as the protocol counts it.
+pub const ALT: u8 = 1;
+/// Ctrl.
+pub const CTRL: u8 = 2;
+/// The Windows key.
+pub const META: u8 = 4;
+/// Shift.
+pub const SHIFT: u8 = 8;
 
 const MODIFIERS: [(u8, &str, &str); 4] = [
     (CTRL, "ControlLeft", "Control"),
@@ -32,7 +39,7 @@ const MODIFIERS: [(u8, &str, &str); 4] = [
 
 impl Browser {
     /// Starts Chromium. Its profile is in `folder`.
-    pub(crate) fn start(program: &Path, folder: &Path) -> Self {
+    pub fn start(program: &Path, folder: &Path) -> Self {
         let profile = folder.join("profile");
         let _ = std::fs::remove_dir_all(&profile);
         // The protocol is on descriptors 3 and 4. Tests run as root in a container, where
@@ -64,7 +71,7 @@ impl Browser {
     }
 
     /// Calls a method of the protocol, and returns its result.
-    pub(crate) fn call(&mut self, method: &str, parameters: &Value) -> Value {
+    pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.next += 1;
         let mut message = json!({ "id": self.next, "method": method, "params": parameters });
         if !self.session.is_null() {
@@ -85,12 +92,12 @@ impl Browser {
     }
 
     /// Opens a page.
-    pub(crate) fn open(&mut self, address: &str) {
+    pub fn open(&mut self, address: &str) {
         self.call("Page.navigate", &json!({ "url": address }));
     }
 
     /// Evaluates an expression in the page; a promise is awaited.
-    pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
+    pub fn evaluate(&mut self, expression: &str) -> Value {
         let parameters =
             json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
         let result = self.call("Runtime.evaluate", &parameters);
@@ -99,7 +106,7 @@ impl Browser {
     }
 
     /// Waits until an expression is true in whatever page is open then.
-    pub(crate) fn wait_for(&mut self, expression: &str) {
+    pub fn wait_for(&mut self, expression: &str) {
         let condition = format!(
             "new Promise((done) => {{ const look = () => {{ let is = false; \
              try {{ is = Boolean({expression}); }} catch {{}} \
@@ -139,7 +146,7 @@ impl Browser {
     }
 
     /// Presses and releases a key with its modifiers, as a user does.
-    pub(crate) fn press(&mut self, modifiers: u8, code: &str, key: &str) {
+    pub fn press(&mut self, modifiers: u8, code: &str, key: &str) {
         let mut held = 0;
         for (bit, code, key) in MODIFIERS {
             if modifiers & bit != 0 {
@@ -170,12 +177,34 @@ impl Browser {
     }
 
     /// Moves the pointer to a point of the page.
-    pub(crate) fn point(&mut self, x: f64, y: f64) {
+    pub fn point(&mut self, x: f64, y: f64) {
         self.call("Input.dispatchMouseEvent", &json!({ "type": "mouseMoved", "x": x, "y": y }));
     }
 
+    /// Returns the point of the page at a pixel of the guest's screen, which has `width` by `height`
+    /// pixels and is shown at least as large. Pages get whole numbers, rounded down.
+    pub fn point_of(&mut self, (x, y): (u32, u32), (width, height): (u32, u32)) -> (f64, f64) {
+        let place = self.evaluate(
+            "(() => { const r = document.querySelector('#screen canvas').getBoundingClientRect(); \
+             return [r.x, r.y, r.width, r.height]; })()",
+        );
+        let [left, top, wide, high] = [0, 1, 2, 3].map(|part| place[part].as_f64().unwrap());
+        // Just behind the pixel's edge, where rounding cannot lead to its neighbour.
+        let [x, y] = [x, y].map(|pixel| f64::from(pixel) + 0.01);
+        let (x, y) = (left + x * wide / f64::from(width), top + y * high / f64::from(height));
+        (x.ceil(), y.ceil())
+    }
+
+    /// Returns the guest's screen as the page shows it, as a PNG file.
+    pub fn canvas(&mut self) -> Vec<u8> {
+        let address =
+            self.evaluate("document.querySelector('#screen canvas').toDataURL('image/png')");
+        let (_, data) = address.as_str().unwrap().split_once(',').unwrap();
+        base64(data)
+    }
+
     /// Sets the size of the window, and whether the user has a phone and prefers dark colours.
-    pub(crate) fn emulate(&mut self, width: u32, height: u32, phone: bool, dark: bool) {
+    pub fn emulate(&mut self, width: u32, height: u32, phone: bool, dark: bool) {
         let scale = if phone { 2 } else { 1 };
         let metrics = json!({
             "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone,
@@ -188,7 +217,7 @@ impl Browser {
     }
 
     /// Writes a picture of the page.
-    pub(crate) fn screenshot(&mut self, path: &Path) {
+    pub fn screenshot(&mut self, path: &Path) {
         let picture = self.call("Page.captureScreenshot", &json!({ "format": "png" }));
         std::fs::write(path, base64(picture["data"].as_str().unwrap())).unwrap();
     }
