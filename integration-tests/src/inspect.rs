@@ -30,6 +30,9 @@ pub struct Inspect {
     /// Dynamic memory, if there is any.
     #[serde(default)]
     pub memory: Option<Memory>,
+    /// The display, if there is one.
+    #[serde(default)]
+    pub display: Option<Display>,
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
@@ -42,6 +45,26 @@ pub struct Machine {
     pub pid: u32,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran.
     pub first_run_us: u64,
+}
+
+/// The display.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Display {
+    /// The server for viewers.
+    pub server: DisplayServer,
+}
+
+/// The server for viewers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct DisplayServer {
+    /// Viewers that are connected.
+    pub viewers: u64,
+    /// Viewers that have connected.
+    pub connections: u64,
+    /// Log-ins that failed.
+    pub refused_logins: u64,
+    /// Viewers that were dropped, as they did not read or did not log in in time.
+    pub dropped: u64,
 }
 
 /// Dynamic memory. Sizes are in bytes.

@@ -1,9 +1,8 @@
-//! A VNC client that logs in and sends keys and the pointer, and gvnccapture, a real one that
-//! captures the screen.
+//! A VNC client for tests, and gvnccapture, a real one that captures the screen.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -47,11 +46,16 @@ pub fn capture(
     if client.wait()?.success() { Picture::read(to).map(Some) } else { Ok(None) }
 }
 
-/// A viewer that sends input and looks at nothing.
+/// A viewer that sends input, and reads the screen on request only.
 #[derive(Debug)]
-pub struct Typist(TcpStream);
+pub struct Viewer {
+    connection: TcpStream,
+    /// The size of the screen at the log-in.
+    width: u16,
+    height: u16,
+}
 
-impl Typist {
+impl Viewer {
     /// Logs in by VNC authentication at a port of this machine.
     ///
     /// # Errors
@@ -72,7 +76,8 @@ impl Typist {
         let init = read_from(stream, 24)?;
         let length = u32::from_be_bytes([init[20], init[21], init[22], init[23]]);
         read_from(stream, length as usize)?;
-        Ok(Self(connection))
+        let [width, height] = [0, 2].map(|at| u16::from_be_bytes([init[at], init[at + 1]]));
+        Ok(Self { connection, width, height })
     }
 
     /// Presses and releases the keys of each symbol (X11's keysymdef.h), which for ASCII is the
@@ -94,7 +99,7 @@ impl Typist {
     /// The server has closed the connection.
     pub fn key(&mut self, symbol: u32, is_pressed: bool) -> io::Result<()> {
         let [a, b, c, d] = symbol.to_be_bytes();
-        self.0.write_all(&[4, u8::from(is_pressed), 0, 0, a, b, c, d])
+        self.connection.write_all(&[4, u8::from(is_pressed), 0, 0, a, b, c, d])
     }
 
     /// Moves the pointer to a pixel. Bits of `buttons`: left, middle, right, wheel up, wheel down.
@@ -103,7 +108,51 @@ impl Typist {
     /// The server has closed the connection.
     pub fn point(&mut self, buttons: u8, x: u16, y: u16) -> io::Result<()> {
         let ([x1, x0], [y1, y0]) = (x.to_be_bytes(), y.to_be_bytes());
-        self.0.write_all(&[5, buttons, x1, x0, y1, y0])
+        self.connection.write_all(&[5, buttons, x1, x0, y1, y0])
+    }
+}
+
+impl Viewer {
+    /// Requests the whole screen, and does not read the answer.
+    ///
+    /// # Errors
+    /// The server has closed the connection.
+    pub fn request(&mut self) -> io::Result<()> {
+        let ([w1, w0], [h1, h0]) = (self.width.to_be_bytes(), self.height.to_be_bytes());
+        self.connection.write_all(&[3, 0, 0, 0, 0, 0, w1, w0, h1, h0])
+    }
+
+    /// Requests the whole screen, and reads it, uncompressed. The screen must have the size that it
+    /// had at the log-in.
+    ///
+    /// # Errors
+    /// The server has closed the connection, or sends something else.
+    pub fn picture(&mut self) -> io::Result<Picture> {
+        let (width, height) = (usize::from(self.width), usize::from(self.height));
+        let mut pixels = vec![[0; 3]; width * height];
+        let mut missing = pixels.len();
+        self.request()?;
+        let mut stream = BufReader::new(&self.connection);
+        while missing > 0 {
+            let head = read_from(&mut stream, 4)?;
+            expect(&head[..2], &[0, 0])?;
+            for _ in 0..u16::from_be_bytes([head[2], head[3]]) {
+                let head = read_from(&mut stream, 12)?;
+                expect(&head[8..], &[0; 4])?;
+                let [left, top, wide, high] = [0, 2, 4, 6]
+                    .map(|at| usize::from(u16::from_be_bytes([head[at], head[at + 1]])));
+                for row in top..top + high {
+                    let bytes = read_from(&mut stream, wide * 4)?;
+                    let line = pixels.get_mut(row * width + left..row * width + left + wide);
+                    let line = line.ok_or(io::ErrorKind::InvalidData)?;
+                    for (pixel, [blue, green, red, _]) in line.iter_mut().zip(bytes.as_chunks().0) {
+                        *pixel = [*red, *green, *blue];
+                    }
+                }
+                missing = missing.saturating_sub(wide * high);
+            }
+        }
+        Ok(Picture { width: self.width.into(), height: self.height.into(), pixels })
     }
 }
 
@@ -142,7 +191,7 @@ fn has_echo(terminal: &File) -> io::Result<bool> {
     }
 }
 
-fn read_from(mut stream: &TcpStream, length: usize) -> io::Result<Vec<u8>> {
+fn read_from(mut stream: impl Read, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
     Ok(bytes)

@@ -1,6 +1,7 @@
 //! Viewers of VNC with the guest's own drivers: a real client captures the screen.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use guest_images::cache::Cache;
 use guest_images::{StockKernel, gvnc};
@@ -10,7 +11,7 @@ use integration_tests::image::WorkDir;
 use integration_tests::picture::Picture;
 use integration_tests::runner::{Test, TestResult};
 use integration_tests::vm::{Vm, VmOptions};
-use integration_tests::vnc::{Typist, capture};
+use integration_tests::vnc::{Viewer, capture};
 
 use crate::common::{self, boot};
 use crate::display::{
@@ -21,6 +22,9 @@ use crate::display::{
 const NAME: &str = "test_vnc_client_sees_the_guests_pixels_and_types_and_points";
 
 const PASSWORD: &str = "open sea";
+
+/// Timeout for the end of a viewer that does not read.
+const DROP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Symbols of keys without a character (X11's keysymdef.h).
 const SHIFT: u32 = 0xFFE1;
@@ -67,23 +71,43 @@ fn vnc(kernel: StockKernel) -> TestResult {
     let look = |password: &str| capture(&client, port, password, &to);
 
     draw(&mut vm, 1024, 768, 1)?;
-    let mut typist = Typist::log_in(port, PASSWORD)?;
+    let mut viewer = Viewer::log_in(port, PASSWORD)?;
     assert_shows(&look(PASSWORD)?.ok_or("the password is right")?, 1024, 768, 1);
-    check_keys(&mut vm, &mut typist)?;
-    check_pointer(&mut vm, &mut typist, 1024, 768)?;
+    check_keys(&mut vm, &mut viewer)?;
+    check_pointer(&mut vm, &mut viewer, 1024, 768)?;
     // The mode changes under a connected viewer.
     draw(&mut vm, 1920, 1080, 2)?;
     assert_shows(&look(PASSWORD)?.ok_or("the password is right")?, 1920, 1080, 2);
+    // A viewer that does not read: the sockets cannot keep two such pictures.
+    let mut stalled = Viewer::log_in(port, PASSWORD)?;
+    stalled.request()?;
+    stalled.request()?;
+    draw(&mut vm, 640, 480, 3)?;
+    // Twenty viewers at once, beside the one that does not read.
+    let others = (1..20).map(|_| Viewer::log_in(port, PASSWORD));
+    let mut others = others.collect::<Result<Vec<_>, _>>()?;
+    for other in &mut others {
+        assert_shows(&other.picture()?, 640, 480, 3);
+    }
+    drop(others);
 
     for _ in 0..5 {
         assert_eq!(look("open see")?, None, "the password is wrong");
     }
     assert_eq!(look(PASSWORD)?, None, "no log-in is possible for a time");
-    let text = vm.inspect_text()?;
-    let viewers = text.lines().skip_while(|line| !line.contains("VIEWERS")).nth(1);
-    let numbers: Vec<&str> = viewers.ok_or("the report has viewers")?.split_whitespace().collect();
-    assert_eq!((numbers[0], numbers[1], numbers[6]), ("1", "9", "6"), "{text}");
-    typist.type_symbols(&[u32::from(b'z')])?;
+    // The others have left, and the one that does not read is dropped after 30 s.
+    let begin = Instant::now();
+    let server = loop {
+        let server = vm.inspect()?.display.ok_or("the report has a display")?.server;
+        if server.dropped > 0 && server.viewers == 1 {
+            break server;
+        }
+        if begin.elapsed() > DROP_LIMIT {
+            return Err(format!("the viewer that does not read is not dropped: {server:?}").into());
+        }
+    };
+    assert_eq!((server.dropped, server.connections, server.refused_logins), (1, 29, 6));
+    viewer.type_symbols(&[u32::from(b'z')])?;
     let z = [event(KEYBOARD, EV_KEY, 44, 1), event(KEYBOARD, EV_KEY, 44, 0)];
     assert_eq!(events(&mut vm, 2)?, z, "a viewer that has logged in stays");
     assert!(vm.power_off()?.success());
@@ -123,13 +147,13 @@ fn assert_shows(picture: &Picture, width: u32, height: u32, seed: u64) {
 }
 
 /// Types the sentence without Shift, which the server adds, and a key with all modifiers.
-fn check_keys(vm: &mut Vm, typist: &mut Typist) -> TestResult {
+fn check_keys(vm: &mut Vm, viewer: &mut Viewer) -> TestResult {
     let names = vec![KEYBOARD.to_owned(), MOUSE.to_owned()];
     vm.tell(Action::OpenInput { names, timeout_s: 60 })?;
     let key = |code, value| event(KEYBOARD, EV_KEY, code, value);
     // One at a time: the guest's kernel keeps some twenty keys for a reader that is late.
     for (symbol, (code, is_shifted)) in SENTENCE.chars().zip(KEYS) {
-        typist.type_symbols(&[u32::from(symbol)])?;
+        viewer.type_symbols(&[u32::from(symbol)])?;
         let expected = match is_shifted {
             true => vec![key(KEY_LEFTSHIFT, 1), key(code, 1), key(KEY_LEFTSHIFT, 0), key(code, 0)],
             false => vec![key(code, 1), key(code, 0)],
@@ -139,11 +163,11 @@ fn check_keys(vm: &mut Vm, typist: &mut Typist) -> TestResult {
 
     let modifiers = [(CONTROL, 29), (ALT, 56), (SHIFT, KEY_LEFTSHIFT)];
     for (symbol, _) in modifiers {
-        typist.key(symbol, true)?;
+        viewer.key(symbol, true)?;
     }
-    typist.type_symbols(&[ENTER])?;
+    viewer.type_symbols(&[ENTER])?;
     for (symbol, _) in modifiers.into_iter().rev() {
-        typist.key(symbol, false)?;
+        viewer.key(symbol, false)?;
     }
     let presses = modifiers.into_iter().map(|(_, code)| key(code, 1));
     let releases = modifiers.into_iter().rev().map(|(_, code)| key(code, 0));
@@ -152,10 +176,10 @@ fn check_keys(vm: &mut Vm, typist: &mut Typist) -> TestResult {
     Ok(())
 }
 
-fn check_pointer(vm: &mut Vm, typist: &mut Typist, width: u16, height: u16) -> TestResult {
+fn check_pointer(vm: &mut Vm, viewer: &mut Viewer, width: u16, height: u16) -> TestResult {
     let (columns, rows) = (u32::from(width), u32::from(height));
     for (x, y) in [(1, 2), (width - 1, height - 1), (width / 2, height / 3)] {
-        typist.point(0, x, y)?;
+        viewer.point(0, x, y)?;
         let expected = [
             event(MOUSE, EV_ABS, ABS_X, coordinate(x.into(), columns)),
             event(MOUSE, EV_ABS, ABS_Y, coordinate(y.into(), rows)),
@@ -163,11 +187,11 @@ fn check_pointer(vm: &mut Vm, typist: &mut Typist, width: u16, height: u16) -> T
         assert_eq!(events(vm, 2)?, expected, "pixel {x} {y}");
     }
     let (x, y) = (width / 2, height / 3);
-    typist.point(1, x, y)?;
+    viewer.point(1, x, y)?;
     assert_eq!(events(vm, 1)?, [event(MOUSE, EV_KEY, BTN_LEFT, 1)]);
-    typist.point(0, x, y)?;
+    viewer.point(0, x, y)?;
     assert_eq!(events(vm, 1)?, [event(MOUSE, EV_KEY, BTN_LEFT, 0)]);
-    typist.point(0b1_0000, x, y)?;
+    viewer.point(0b1_0000, x, y)?;
     assert_eq!(events(vm, 1)?[0], event(MOUSE, EV_REL, REL_WHEEL, -1));
     Ok(())
 }
