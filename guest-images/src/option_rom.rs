@@ -12,8 +12,13 @@ use crate::init_binary::hash_of;
 use crate::{Error, cache::Cache};
 
 /// Folders with the driver's sources.
-const SOURCES: [&str; 4] =
-    ["devices/firmware/uefi-vmbus", "vmbus/client", "vmbus/protocol", "vmbus/ring"];
+const SOURCES: [&str; 5] = [
+    "devices/firmware/uefi-vmbus",
+    "devices/storvsc",
+    "vmbus/client",
+    "vmbus/protocol",
+    "vmbus/ring",
+];
 
 /// The identity of the function that carries the ROM. It must have this identity, or firmware
 /// ignores the ROM. It is that of QEMU's test device without a function of its own, for which no

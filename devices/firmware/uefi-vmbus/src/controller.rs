@@ -5,6 +5,10 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
+use synthvm_storvsc::{
+    CDB_LEN, ExecuteSrb, HEADER, Header, MAX_PACKET, Properties, SENSE_LEN, ScsiExtension,
+    ScsiRequest, V1_PACKET, Version, VersionPayload, direction, flags, operation,
+};
 use vmbus_client::{
     Channel, ChannelId, Client, Driver, Error, Mdl, NtStatus, Platform, Received, SendFlags,
     Waiting,
@@ -15,10 +19,6 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::StorageError;
 use crate::outcome::Outcome;
-use crate::packet::{
-    Control, ExecuteSrb, FLAG_COMPLETION, Header, MAX_CDB_BYTES, MIN_ANSWER_BYTES, PACKET_BYTES,
-    SENSE_BYTES, VERSIONS, direction, operation,
-};
 
 /// Maximum bytes that the driver moves in one request, if the host permits as many. The list of
 /// their pages takes a quarter of the ring.
@@ -101,7 +101,7 @@ impl Controller {
         channel.init_set_target_pnp(class::SCSI, Some(instance))?;
         channel.init_set_ring_buffer_page_count(RING_PAGES.1, RING_PAGES.0)?;
         channel.init_set_maximum_external_data(MAX_TRANSFER, 1)?;
-        channel.init_set_maximum_packet_size(PACKET_BYTES)?;
+        channel.init_set_maximum_packet_size(MAX_PACKET)?;
         channel.init_set_driver(Box::new(Events { state: Arc::clone(&state) }))?;
         let mut controller = Self { channel: id, instance, state, max_transfer: 0 };
         let opened = channel.enable().map_err(StorageError::from);
@@ -146,7 +146,7 @@ impl Controller {
         client: &mut Client<P>,
         request: &Request<'_>,
     ) -> Result<Outcome, StorageError> {
-        if !(1..=MAX_CDB_BYTES).contains(&request.cdb.len()) {
+        if !(1..=CDB_LEN).contains(&request.cdb.len()) {
             return Err(StorageError::Cdb(request.cdb.len()));
         }
         client.poll();
@@ -164,7 +164,7 @@ impl Controller {
             answer => answer?,
         };
         let answer = ExecuteSrb::read_from_bytes(&answer).map_err(|_| StorageError::Protocol)?;
-        Ok(Outcome::of(&answer, bytes))
+        Ok(Outcome::of(&answer.request, bytes))
     }
 
     /// Closes the channel, so that the host cancels all requests, and opens it again.
@@ -186,15 +186,17 @@ impl Controller {
             return Ok(());
         }
         client.wait_for_open(self.channel)?;
-        self.control(client, operation::BEGIN_INITIALIZATION, 0)?;
+        self.control(client, operation::BEGIN_INITIALIZATION, &[])?;
         self.negotiate_version(client)?;
-        let properties = self.control(client, operation::QUERY_PROPERTIES, 0)?;
+        let answer = self.control(client, operation::QUERY_PROPERTIES, &[])?;
+        let (properties, _) =
+            Properties::ref_from_prefix(&answer[HEADER..]).map_err(|_| StorageError::Protocol)?;
         let limit = properties.max_transfer_bytes.get().min(MAX_TRANSFER) & !0xFFF;
         if limit == 0 {
             return Err(StorageError::Protocol);
         }
         self.max_transfer = limit;
-        self.control(client, operation::END_INITIALIZATION, 0)?;
+        self.control(client, operation::END_INITIALIZATION, &[])?;
         self.state.ready.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -203,8 +205,10 @@ impl Controller {
         &mut self,
         client: &mut Client<P>,
     ) -> Result<(), StorageError> {
-        for version in VERSIONS {
-            match self.control(client, operation::QUERY_PROTOCOL_VERSION, version) {
+        for version in Version::NEWEST_FIRST {
+            let version =
+                VersionPayload { version: version.number().into(), ..VersionPayload::default() };
+            match self.control(client, operation::QUERY_PROTOCOL_VERSION, version.as_bytes()) {
                 Err(StorageError::Refused { .. }) => {}
                 answer => return answer.map(drop),
             }
@@ -212,18 +216,21 @@ impl Controller {
         Err(StorageError::NoVersion)
     }
 
-    /// Executes a step of the initialisation.
+    /// Executes a step of the initialisation. Returns its answer, padded with zeros.
     fn control<P: Platform>(
         &mut self,
         client: &mut Client<P>,
         operation: u32,
-        version: u16,
-    ) -> Result<Control, StorageError> {
-        let packet = Control::new(operation, version);
-        let waiting = Waiting::AtMost(STEP_TIMEOUT);
-        let answer = self.exchange(client, packet.as_bytes(), None, waiting)?;
-        let answer = Control::read_from_bytes(&answer).map_err(|_| StorageError::Protocol)?;
-        match answer.header.status.get() {
+        payload: &[u8],
+    ) -> Result<[u8; MAX_PACKET], StorageError> {
+        let mut packet = [0; MAX_PACKET];
+        let header = header(operation);
+        // Payloads have a few bytes.
+        let bytes = header.as_bytes().iter().chain(payload);
+        packet.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        let answer = self.exchange(client, &packet, None, Waiting::AtMost(STEP_TIMEOUT))?;
+        let (header, _) = Header::ref_from_prefix(&answer).map_err(|_| StorageError::Protocol)?;
+        match header.status.get() {
             0 => Ok(answer),
             status => Err(StorageError::Refused { operation, status }),
         }
@@ -236,14 +243,14 @@ impl Controller {
         packet: &[u8],
         data: Option<&Mdl>,
         waiting: Waiting,
-    ) -> Result<[u8; PACKET_BYTES], StorageError> {
-        let mut answer = [0; PACKET_BYTES];
+    ) -> Result<[u8; MAX_PACKET], StorageError> {
+        let mut answer = [0; MAX_PACKET];
         let flags = SendFlags::WAIT_FOR_COMPLETION;
         let mut channel = client.channel(self.channel);
         let length = channel.send_synchronous_request(packet, data, flags, &mut answer, waiting)?;
         let complete = Header::ref_from_prefix(&answer)
             .is_ok_and(|(header, _)| header.operation.get() == operation::COMPLETE_IO);
-        if length < MIN_ANSWER_BYTES || !complete {
+        if length < V1_PACKET || !complete {
             return Err(StorageError::Protocol);
         }
         Ok(answer)
@@ -257,44 +264,46 @@ fn encode<'a>(request: &Request<'a>) -> (ExecuteSrb, Option<&'a Mdl>, u32) {
     const QUEUE_ACTION_ENABLE: u32 = 0x02;
     const DATA_IN: u32 = 0x40;
     const DATA_OUT: u32 = 0x80;
-    let (data_in, flags, data) = match request.data {
+    let (data_in, srb_flags, data) = match request.data {
         Data::FromDevice(mdl) => (direction::FROM_DEVICE, DATA_IN, Some(mdl)),
         Data::ToDevice(mdl) => (direction::TO_DEVICE, DATA_OUT, Some(mdl)),
         Data::None => (direction::NONE, 0, None),
     };
     let bytes = data.map_or(0, Mdl::total_bytes);
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let mut cdb = [0; SENSE_BYTES];
-    let length = request.cdb.len().min(MAX_CDB_BYTES);
+    let mut cdb = [0; SENSE_LEN];
+    let length = request.cdb.len().min(CDB_LEN);
     cdb[..length].copy_from_slice(&request.cdb[..length]);
     let seconds = request.timeout.map_or(60, |time| time.as_secs().max(1));
-    let packet = ExecuteSrb {
-        header: Header {
-            operation: operation::EXECUTE_SRB.into(),
-            flags: FLAG_COMPLETION.into(),
-            status: 0.into(),
-        },
-        length: 0x34.into(),
-        srb_status: 0,
-        scsi_status: 0,
-        port_number: 0,
-        path_id: 0,
+    let request = ScsiRequest {
+        length: ((MAX_PACKET - HEADER) as u16).into(),
         target_id: request.address.target,
         lun: request.address.lun,
         cdb_length: length as u8,
-        sense_info_length: SENSE_BYTES as u8,
+        sense_info_length: SENSE_LEN as u8,
         data_in,
-        reserved: 0,
         data_transfer_length: bytes.into(),
         cdb_or_sense: cdb,
-        reserved2: 0.into(),
+        ..ScsiRequest::default()
+    };
+    let extension = ScsiExtension {
         queue_tag: 0xFF,
         queue_action: SIMPLE_QUEUE,
-        srb_flags: (flags | QUEUE_ACTION_ENABLE).into(),
+        srb_flags: (srb_flags | QUEUE_ACTION_ENABLE).into(),
         time_out_value: u32::try_from(seconds).unwrap_or(u32::MAX).into(),
-        queue_sort_key: 0.into(),
+        ..ScsiExtension::default()
     };
+    let packet = ExecuteSrb { header: header(operation::EXECUTE_SRB), request, extension };
     (packet, data, bytes)
+}
+
+/// Returns the header of a packet that the host completes.
+fn header(operation: u32) -> Header {
+    Header {
+        operation: operation.into(),
+        flags: flags::REQUEST_COMPLETION.into(),
+        status: 0.into(),
+    }
 }
 
 /// The callbacks of the channel.

@@ -33,7 +33,6 @@ pub mod keys;
 mod luns;
 mod messages;
 mod outcome;
-mod packet;
 #[cfg(test)]
 mod tests;
 mod video;

@@ -1,31 +1,7 @@
 //! The outcome of a SCSI command, and its translation to the statuses of UEFI.
 
+use synthvm_storvsc::{SENSE_LEN, ScsiRequest, scsi, srb};
 use vmbus_protocol::wire_enum;
-
-use crate::packet::{ExecuteSrb, SENSE_BYTES};
-
-/// SCSI status CHECK CONDITION: sense data says more.
-const CHECK_CONDITION: u8 = 0x02;
-/// SCSI status BUSY: the same command may succeed later.
-const BUSY: u8 = 0x08;
-/// Bit of the SRB status: sense data is valid.
-const AUTOSENSE_VALID: u8 = 0x80;
-
-/// SRB statuses (storvsc section 4.1).
-mod srb {
-    pub(super) const SUCCESS: u8 = 0x01;
-    pub(super) const ERROR: u8 = 0x04;
-    pub(super) const BUSY: u8 = 0x05;
-    pub(super) const INVALID_REQUEST: u8 = 0x06;
-    pub(super) const NO_DEVICE: u8 = 0x08;
-    pub(super) const TIMEOUT: u8 = 0x09;
-    pub(super) const SELECTION_TIMEOUT: u8 = 0x0A;
-    pub(super) const COMMAND_TIMEOUT: u8 = 0x0B;
-    pub(super) const BUS_RESET: u8 = 0x0E;
-    pub(super) const DATA_OVERRUN: u8 = 0x12;
-    pub(super) const INVALID_LUN: u8 = 0x20;
-    pub(super) const INVALID_TARGET: u8 = 0x21;
-}
 
 /// The outcome of a command that the host completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +10,7 @@ pub struct Outcome {
     scsi_status: u8,
     /// Bytes moved.
     pub transferred: u32,
-    sense: [u8; SENSE_BYTES],
+    sense: [u8; SENSE_LEN],
     sense_length: u8,
 }
 
@@ -60,12 +36,12 @@ wire_enum! {
 
 impl Outcome {
     /// Reads the host's answer. `limit` is the number of bytes that the request could move.
-    pub(crate) fn of(answer: &ExecuteSrb, limit: u32) -> Self {
-        let valid =
-            answer.scsi_status == CHECK_CONDITION && answer.srb_status & AUTOSENSE_VALID != 0;
-        let sense_length = if valid { answer.sense_info_length.min(SENSE_BYTES as u8) } else { 0 };
+    pub(crate) fn of(answer: &ScsiRequest, limit: u32) -> Self {
+        let valid = answer.scsi_status == scsi::CHECK_CONDITION
+            && answer.srb_status & srb::AUTOSENSE_VALID != 0;
+        let sense_length = if valid { answer.sense_info_length.min(SENSE_LEN as u8) } else { 0 };
         Self {
-            srb_status: answer.srb_status & 0x3F,
+            srb_status: answer.srb_status & srb::STATUS_MASK,
             scsi_status: answer.scsi_status,
             transferred: answer.data_transfer_length.get().min(limit),
             sense: answer.cdb_or_sense,
@@ -76,7 +52,7 @@ impl Outcome {
     /// Returns true for success.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.srb_status == srb::SUCCESS && self.scsi_status == 0
+        self.srb_status == srb::SUCCESS && self.scsi_status == scsi::GOOD
     }
 
     /// Returns the sense data: up to 20 bytes, none if the device gave none.
@@ -100,7 +76,7 @@ impl Outcome {
     #[must_use]
     pub fn target_status(&self) -> u8 {
         match self.srb_status {
-            srb::BUSY if self.scsi_status == 0 => BUSY,
+            srb::BUSY if self.scsi_status == scsi::GOOD => scsi::BUSY,
             _ => self.scsi_status,
         }
     }
@@ -113,7 +89,7 @@ impl Outcome {
             _ if self.sense_length != 0 => HostAdapter::Ok,
             srb::SUCCESS | srb::BUSY => HostAdapter::Ok,
             // RESERVATION CONFLICT and others come without sense data.
-            srb::ERROR | srb::INVALID_REQUEST if self.scsi_status != 0 => HostAdapter::Ok,
+            srb::ERROR | srb::INVALID_REQUEST if self.scsi_status != scsi::GOOD => HostAdapter::Ok,
             srb::TIMEOUT | srb::COMMAND_TIMEOUT => HostAdapter::CommandTimeout,
             srb::SELECTION_TIMEOUT | srb::NO_DEVICE | srb::INVALID_LUN | srb::INVALID_TARGET => {
                 HostAdapter::SelectionTimeout

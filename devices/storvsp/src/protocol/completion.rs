@@ -1,11 +1,10 @@
 //! The outcome of a request, encoded so that both Linux and Windows interpret it correctly (spec
 //! storvsc sections 4.1 and 4.2).
 
-use super::limits::{HEADER, V1_PACKET};
-use super::packet::{CDB_LEN, SENSE_LEN, ScsiRequest};
 use super::reply::Reply;
-use super::status::{NtStatus, scsi, srb};
+use super::status::NtStatus;
 use synthvm_scsi::{Cause, CheckCondition, Sense};
+use synthvm_storvsc::{CDB_LEN, HEADER, SENSE_LEN, ScsiRequest, V1_PACKET, scsi, srb};
 
 /// The outcome of one EXECUTE_SRB. It is small, as it may have to wait for space in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,20 +12,18 @@
 mod completion;
 mod limits;
 mod negotiation;
-mod packet;
 mod reply;
 mod session;
 mod srb;
 mod status;
 #[cfg(test)]
 mod tests;
-mod version;
 
 pub use completion::Completion;
-pub use limits::{MAX_LUNS, MAX_PACKET, MAX_TRANSFER};
+pub use limits::{MAX_LUNS, MAX_TRANSFER};
 pub use negotiation::{Negotiation, Stage};
 pub use reply::Reply;
 pub use session::{Action, Malformed, Session};
 pub use srb::{Address, Completer, Routing, Srb};
 pub use status::NtStatus;
-pub use version::Version;
+pub use synthvm_storvsc::{MAX_PACKET, Version};

@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
+use synthvm_storvsc::Version;
 use vmbus_protocol::wire_enum;
-
-use super::version::Version;
 
 wire_enum! {
     /// The stages of initialisation, in order.

@@ -1,12 +1,12 @@
 //! Packets to the guest.
 
+use synthvm_storvsc::{
+    ExecuteSrb, HEADER, Header, MAX_PACKET, ScsiExtension, ScsiRequest, Version, operation,
+};
 use vmbus_device::Payload;
 use zerocopy::{Immutable, IntoBytes};
 
-use super::limits::{HEADER, MAX_PACKET};
-use super::packet::{ExecuteSrb, Header, ScsiRequest, operation};
 use super::status::NtStatus;
-use super::version::Version;
 
 /// A packet to the guest: at most [`MAX_PACKET`] bytes, zero-padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Reply {
         request: ScsiRequest,
     ) -> Self {
         let header = header(operation::COMPLETE_IO, status);
-        let packet = ExecuteSrb { header, request, reserved: [0; _] };
+        let packet = ExecuteSrb { header, request, extension: ScsiExtension::default() };
         let length = request_length.clamp(HEADER, MAX_PACKET) as u8;
         Self { bytes: zerocopy::transmute!(packet), length }
     }

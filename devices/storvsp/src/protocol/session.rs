@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
+use synthvm_storvsc::{Header, Properties, Version, VersionPayload, operation as op};
 use zerocopy::FromBytes;
 
 use super::completion::Completion;
 use super::limits::MAX_TRANSFER;
 use super::negotiation::{Negotiation, Stage};
-use super::packet::{Header, Properties, SUPPORTS_MULTI_CHANNEL, VersionPayload, operation as op};
 use super::reply::Reply;
 use super::srb::Srb;
 use super::status::NtStatus;
-use super::version::Version;
 
 /// The action that follows from a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +153,7 @@ impl Session {
         let subchannels = self.subchannel_limit();
         let properties = Properties {
             max_channel_count: subchannels.into(),
-            flags: if subchannels > 0 { SUPPORTS_MULTI_CHANNEL } else { 0 }.into(),
+            flags: if subchannels > 0 { Properties::SUPPORTS_MULTI_CHANNEL } else { 0 }.into(),
             max_transfer_bytes: MAX_TRANSFER.into(),
             ..Properties::default()
         };

@@ -3,9 +3,9 @@
 use zerocopy::FromBytes;
 
 use super::completion::Completion;
-use super::limits::{HEADER, MAX_TRANSFER};
-use super::packet::{CDB_LEN, DATA_IN, DATA_OUT, ScsiRequest};
+use super::limits::MAX_TRANSFER;
 use synthvm_scsi::{CheckCondition, Transfer};
+use synthvm_storvsc::{CDB_LEN, HEADER, ScsiRequest, direction};
 
 /// The SCSI address of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +130,8 @@ impl Srb {
         cdb.copy_from_slice(&request.cdb_or_sense[..CDB_LEN]);
         let length = request.data_transfer_length.get();
         let transfer = match request.data_in {
-            DATA_OUT if length != 0 => Transfer::ToDisk(length),
-            DATA_IN if length != 0 => Transfer::ToGuest(length),
+            direction::TO_DEVICE if length != 0 => Transfer::ToDisk(length),
+            direction::FROM_DEVICE if length != 0 => Transfer::ToGuest(length),
             _ => Transfer::None,
         };
         let sent = match transfer {

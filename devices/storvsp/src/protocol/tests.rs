@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::packet::operation as op;
 use super::*;
 use synthvm_scsi::{CheckCondition, Transfer};
+use synthvm_storvsc::operation as op;
 
 const BAD_STATE: u32 = 0xC000_0184;
 const BAD_VERSION: u32 = 0xC000_0059;

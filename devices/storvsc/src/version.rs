@@ -2,7 +2,7 @@
 
 use vmbus_protocol::wire_enum;
 
-use super::limits::{MAX_PACKET, V1_PACKET};
+use crate::{MAX_PACKET, V1_PACKET};
 
 wire_enum! {
     /// A version of the storage protocol, oldest first.
@@ -22,17 +22,24 @@ wire_enum! {
 }
 
 impl Version {
+    /// All versions, in the order in which a guest offers them.
+    pub const NEWEST_FIRST: [Self; 5] =
+        [Self::Win10, Self::Blue, Self::Win8, Self::Win7, Self::Win6];
+
     /// Returns the size in bytes of unsolicited packets, which follows from the version.
+    #[must_use]
     pub const fn packet_size(self) -> usize {
         if self.has_subchannels() { MAX_PACKET } else { V1_PACKET }
     }
 
     /// Returns true if CREATE_SUB_CHANNELS exists.
+    #[must_use]
     pub const fn has_subchannels(self) -> bool {
         self.number() >= Self::Win8.number()
     }
 
     /// Returns true if ENUMERATE_BUS exists.
+    #[must_use]
     pub const fn has_enumerate_bus(self) -> bool {
         self.number() >= Self::Win7.number()
     }
