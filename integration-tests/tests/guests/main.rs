@@ -25,6 +25,7 @@ mod display;
 mod echo;
 mod firmware;
 mod firmware_disks;
+mod hibernation;
 mod hugepages;
 mod memory;
 mod modules;
@@ -89,6 +90,7 @@ fn prepare() -> Result<(), String> {
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         display::guest(kernel).build().map_err(|e| e.to_string())?;
         services::guest(kernel).build().map_err(|e| e.to_string())?;
+        hibernation::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -172,6 +174,7 @@ fn tests() -> Vec<Test> {
         online::add(&mut tests, kernel);
         sockets::add(&mut tests, kernel);
         services::add(&mut tests, kernel);
+        hibernation::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);

@@ -256,7 +256,7 @@ fn status(vm: &Vm) -> Result<Value, Box<dyn std::error::Error>> {
 }
 
 /// Waits until the guest answers requests of these services.
-fn wait_ready(vm: &Vm, names: &[&str]) -> TestResult {
+pub(crate) fn wait_ready(vm: &Vm, names: &[&str]) -> TestResult {
     let end = Instant::now() + LIMIT;
     loop {
         let status = status(vm)?;

@@ -5,7 +5,7 @@
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Device, EISAName, IO, Memory32Fixed, Method, Name,
-    Package, Path, ResourceTemplate, Return, Scope, Store, ZERO,
+    ONE, Package, Path, ResourceTemplate, Return, Scope, Store, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 
@@ -22,7 +22,7 @@ const VMBUS_IRQ: u8 = 5;
 pub(super) fn build(platform: &Platform) -> Sdt {
     let mut dsdt = super::table(*b"DSDT", 2);
     let mut code = Vec::new();
-    sleep_states(&mut code);
+    sleep_states(&mut code, platform.hibernation);
     let mut bus = Vec::new();
     for uid in 0..platform.apic_ids.len() {
         processor(&mut bus, uid);
@@ -56,11 +56,17 @@ impl Aml for Raw {
     }
 }
 
-/// Writes the sleep states: running (`_S0`) and soft-off (`_S5`), with SLP_TYP 0 in PM1_CNT.
-fn sleep_states(code: &mut Vec<u8>) {
-    for name in ["\\_S0_", "\\_S5_"] {
-        Name::new(name.into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(code);
+/// Writes the sleep states: running (`_S0`) and soft-off (`_S5`), with SLP_TYP 0 in PM1_CNT, and
+/// hibernation (`_S4`) with SLP_TYP 1.
+fn sleep_states(code: &mut Vec<u8>, hibernation: bool) {
+    let mut state = |name: &str, kind: &dyn Aml| {
+        Name::new(name.into(), &Package::new(vec![kind, &ZERO, &ZERO, &ZERO])).to_aml_bytes(code);
+    };
+    state("\\_S0_", &ZERO);
+    if hibernation {
+        state("\\_S4_", &ONE);
     }
+    state("\\_S5_", &ZERO);
 }
 
 fn processor(code: &mut Vec<u8>, uid: usize) {

@@ -42,6 +42,8 @@ pub(crate) struct Platform {
     pub generation: Option<AddressRange>,
     /// The layout of memory, if memory can be added while the guest runs.
     pub hot_add: Option<MemoryLayout>,
+    /// Whether the guest may hibernate: it finds `_S4`.
+    pub hibernation: bool,
 }
 
 /// An error in writing the tables.

@@ -13,6 +13,7 @@ fn platform(cpus: u32) -> Platform {
         tpm: None,
         generation: None,
         hot_add: None,
+        hibernation: false,
     }
 }
 
@@ -108,6 +109,17 @@ fn test_dsdt_has_vmbus_with_resources_under_its_module_device() {
     let page = |base: u8| [0x86, 9, 0, 1, 0, 0, base, 0xFE, 0, 0x10, 0, 0];
     assert!(find(&[page(0xE0), page(0xC0)].concat()).unwrap() > apic);
     assert!(find(b"_DDN\x0DCOM1\0").is_some());
+}
+
+#[test]
+fn test_hibernation_has_its_sleep_type_only_if_it_is_offered() {
+    // A package of four integers, of which the first is SLP_TYP.
+    let state = |name: &[u8], kind: u8| [b"\x08\\", name, &[0x12, 6, 4, kind, 0, 0, 0]].concat();
+    let has = |dsdt: &[u8], part: &[u8]| dsdt.windows(part.len()).any(|window| window == part);
+    let offered = &tables_of(&Platform { hibernation: true, ..platform(1) })[3];
+    assert!(has(offered, &state(b"_S4_", 1)));
+    assert!(has(offered, &state(b"_S5_", 0)));
+    assert!(!has(&tables(1)[3], b"_S4_"));
 }
 
 #[test]

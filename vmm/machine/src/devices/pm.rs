@@ -36,8 +36,8 @@ const SLEEP_TYPE_SHIFT: u16 = 10;
 const SLEEP_TYPE_MASK: u16 = 7;
 /// SLP_TYP of `\_S5` in the DSDT.
 const SLEEP_TYPE_OFF: u16 = 0;
-/// SLP_TYP of S4, which is not offered: some guests write it to switch off after they have saved
-/// their state.
+/// SLP_TYP of `\_S4` in the DSDT of a machine that offers hibernation. The guest has saved its
+/// memory.
 const SLEEP_TYPE_HIBERNATE: u16 = 1;
 
 /// The register block.

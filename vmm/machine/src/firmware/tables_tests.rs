@@ -44,6 +44,7 @@ fn build_files(mib: u64) -> BTreeMap<String, Vec<u8>> {
         tpm: None,
         generation: None,
         hot_add: None,
+        hibernation: false,
     };
     let source = FirmwareSource {
         image: FirmwareImage { code: Vec::new(), variables: Vec::new() },
@@ -165,6 +166,7 @@ fn test_kernel_with_initrd_and_command_line_has_its_sizes() {
         tpm: None,
         generation: None,
         hot_add: None,
+        hibernation: false,
     };
     let source = FirmwareSource {
         image: FirmwareImage { code: Vec::new(), variables: Vec::new() },

@@ -84,6 +84,7 @@ impl Machine {
             // MSVM has its own tables.
             generation: config.msvm.is_none().then_some(GENERATION_MMIO),
             hot_add: (!layout.hot_add.is_empty()).then_some(layout),
+            hibernation: config.hibernation,
         };
         let generation_id = match config.generation_id {
             Some(id) => id,

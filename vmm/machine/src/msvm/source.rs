@@ -81,10 +81,11 @@ impl MsvmSource {
         let window = |range: AddressRange| MmioWindow { base: range.start, len: range.len() };
         let cpus = tables.apic_ids.len() as u32;
         // No display: the console is COM1, and a failed boot ends instead of showing a menu.
-        let flags = ConfigFlags::SERIAL
+        let mut flags = ConfigFlags::SERIAL
             | ConfigFlags::CONSOLE_COM1
             | ConfigFlags::NO_FRONT_PAGE
             | ConfigFlags::MTRRS_SET;
+        flags.set(ConfigFlags::HIBERNATE, tables.hibernation);
         let blob = identity.add_to(BlobWriter::new());
         let blob = match acpi::srat(tables) {
             Some(srat) => blob.acpi_table(srat.as_slice()),

@@ -44,6 +44,7 @@ fn machine(mib: u64) -> (MemoryLayout, GuestMemory, acpi::Platform) {
         tpm: None,
         generation: None,
         hot_add: None,
+        hibernation: false,
     };
     (layout, memory, tables)
 }

@@ -82,6 +82,8 @@ pub struct MachineConfig {
     pub irqchip: IrqchipMode,
     /// The time zone of the battery-backed clock.
     pub rtc: RtcBase,
+    /// Whether the guest may hibernate (ACPI S4): save its memory to its disk and power off.
+    pub hibernation: bool,
     /// The action on a guest's reset.
     pub on_reset: OnReset,
     /// The action on a guest's panic.

@@ -262,6 +262,10 @@ pub(super) struct RunArgs {
     /// Time zone of the battery-backed clock: utc, or local for Windows [default: utc]
     #[arg(long, value_name = "ZONE", help_heading = "Virtual hardware")]
     rtc: Option<String>,
+    /// Hibernation (ACPI S4): the guest may save its memory to its disk and power off, by itself or
+    /// by `synthvm hibernate`; on or off; not with dynamic memory [default: off]
+    #[arg(long, value_name = "on|off", help_heading = "Virtual hardware")]
+    hibernation: Option<String>,
     /// Adds a TPM 2.0: swtpm[,state=FOLDER][,program=PATH], run by the program swtpm; without a
     /// state folder its state is lost when the machine ends; or none
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Virtual hardware")]
@@ -320,6 +324,7 @@ impl RunArgs {
             ("control", &self.control),
             ("irqchip", &self.irqchip),
             ("rtc", &self.rtc),
+            ("hibernation", &self.hibernation),
             ("tpm", &self.tpm),
             ("uuid", &self.uuid),
             ("generation-id", &self.generation_id),

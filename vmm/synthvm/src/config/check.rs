@@ -79,6 +79,11 @@ fn check_memory(config: &VmConfig) -> Result<(), String> {
     if !config.hyperv.offers(super::HypervOption::Synic) {
         return Err("dynamic memory is on VMBus, which needs `synic`; leave synic on".into());
     }
+    if config.hibernation {
+        return Err("a guest that may hibernate takes part in no dynamic memory; leave \
+            `hibernation` off, or leave out `dynamic`, `min` and `max`"
+            .into());
+    }
     match config.disks.iter().any(|disk| disk.buffers == BufferMode::Fixed) {
         true => Err("dynamic memory takes pages from the guest, which `buffers=fixed` of a disk \
             forbids; leave one of them out"

@@ -45,6 +45,7 @@ pub const KEYS: &[&str] = &[
     "hyperv",
     "irqchip",
     "rtc",
+    "hibernation",
     "tpm",
     "uuid",
     "generation-id",

@@ -54,6 +54,7 @@ fn test_memory_bounds_that_cannot_be_are_refused() {
         (&[("memory", "2G,dynamic,buffer=501")], &["0 to 500"]),
         (&[("memory", "2G,dynamic,start-delay=86401")], &["86400"]),
         (&[("memory", "2G,dynamic"), disk], &["buffers=fixed"]),
+        (&[("memory", "2G,dynamic"), ("hibernation", "on")], &["`hibernation` off"]),
         (&[("memory", "2G,least=1G")], &["least"]),
     ] {
         let error = with(pairs).expect_err("must be refused");

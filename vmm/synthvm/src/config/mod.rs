@@ -157,6 +157,9 @@ pub struct VmConfig {
     /// The time zone of the battery-backed clock.
     #[serde(default)]
     pub rtc: RtcBase,
+    /// Whether the guest may hibernate (ACPI S4). Not with dynamic memory.
+    #[serde(default)]
+    pub hibernation: bool,
     /// A TPM 2.0. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmConfig>,
@@ -210,6 +213,7 @@ impl VmConfig {
             hyperv: self.machine_hyperv(),
             irqchip: self.irqchip,
             rtc: self.rtc,
+            hibernation: self.hibernation,
             on_reset: self.on_reset,
             on_panic: self.on_panic,
             kvm: self.kvm.clone(),

@@ -94,6 +94,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         hyperv = { preset = "windows", stimer-direct = false, runtime = "off" }
         irqchip = "split"
         rtc = "local"
+        hibernation = true
         disk-busy-poll = 0
         disk-moderation = false
         disk-channels = 3
@@ -127,6 +128,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("hyperv", "windows,stimer-direct=off,runtime=off"),
         ("irqchip", "split"),
         ("rtc", "local"),
+        ("hibernation", "on"),
         ("disk-busy-poll", "0"),
         ("disk-moderation", "off"),
         ("disk-channels", "3"),
