@@ -2,20 +2,17 @@
 //! one run.
 
 mod boot;
-mod cases;
+mod comparison;
 mod cost;
-mod fio;
+mod load;
 mod machine;
-mod medium;
 mod memory;
 mod network;
 mod options;
 mod plot;
 mod progress;
-mod round;
 mod rounds;
 mod rows;
-mod side;
 mod sockets;
 mod storage;
 

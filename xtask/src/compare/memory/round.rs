@@ -48,15 +48,6 @@ impl Change {
     }
 }
 
-/// The results of both machines in a round.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Round {
-    cpus: u32,
-    number: u32,
-    /// By change, in the order of [`CHANGES`]: SynthVM's and the peer's.
-    pub(super) runs: Vec<[Run; 2]>,
-}
-
 /// A change on one machine.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Run {
@@ -66,47 +57,30 @@ pub(super) struct Run {
     pub(super) cost: Cost,
 }
 
-impl rounds::Round for Round {
-    fn key(&self) -> rounds::Key {
-        (self.cpus, self.number)
+/// Measures all changes on both machines, and powers them off. Returns the results by change, in the
+/// order of [`CHANGES`]: SynthVM's and the peer's.
+///
+/// # Errors
+/// A message: a guest was lost, did not reach a size, or the host did not get the memory.
+pub(super) fn measure(
+    number: u32,
+    mut sides: [Side; 2],
+    progress: &mut Progress,
+) -> Result<Vec<[Run; 2]>, String> {
+    // The host has all memory of both guests, as if programs had used it.
+    for side in &mut sides {
+        side.use_all_memory()?;
     }
-}
-
-impl Round {
-    /// Measures all changes on both machines, and powers them off.
-    ///
-    /// # Errors
-    /// A message: a guest was lost, did not reach a size, or the host did not get the memory.
-    pub(super) fn measure(
-        (cpus, number): rounds::Key,
-        mut sides: [Side; 2],
-        progress: &mut Progress,
-    ) -> Result<Round, String> {
-        let mut runs = Vec::new();
-        let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
-        // The host has all memory of both guests, as if programs had used it.
-        for side in &mut sides {
-            side.use_all_memory()?;
-        }
-        for change in CHANGES {
-            let mut both = [None; 2];
-            for which in order {
-                let run = Run::measure(&mut sides[which], change)?;
-                let work = format!("{BALLOON_MIB} MiB");
-                let name = sides[which].machine.name;
-                progress.count(name, change.name(), &work, run.seconds);
-                both[which] = Some(run);
-            }
-            let [Some(ours), Some(peer)] = both else {
-                return Err("a machine had no turn".to_owned());
-            };
-            runs.push([ours, peer]);
-        }
-        for side in sides {
-            side.machine.power_off()?;
-        }
-        Ok(Round { cpus, number, runs })
+    let runs = rounds::take_turns(number, &CHANGES, |which, change| {
+        let run = Run::measure(&mut sides[which], *change)?;
+        let work = format!("{BALLOON_MIB} MiB");
+        progress.count(sides[which].machine.name, change.name(), &work, run.seconds);
+        Ok(run)
+    })?;
+    for side in sides {
+        side.machine.power_off()?;
     }
+    Ok(runs)
 }
 
 impl Run {

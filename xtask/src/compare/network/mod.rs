@@ -14,56 +14,64 @@ mod side;
 mod tap;
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
-use integration_tests::program;
 
-use super::cost;
+use super::comparison::{Comparison, run};
 use super::options::Arguments;
-use super::plot;
-use super::rounds::{self, CPUS};
+use super::plot::Panel;
+use super::progress::Progress;
+use super::rounds::{Key, Round};
+use super::rows::Row;
 use cases::Case;
-use round::Round;
-use side::Side;
-
-/// The results file of the inner half: the finished rounds.
-const FINDINGS: &str = "compare-network.json";
-
-/// The panels of the picture.
-const PANELS: [plot::Panel; 4] = [
-    ("_speed", "speed"),
-    ("_vmm_cpu", "processor time"),
-    ("_exits", "exits"),
-    ("_interrupts", "interrupts"),
-];
+use round::Run;
+use side::{COUNT, Side};
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     let cases = arguments.wanted(Case::all(arguments.quick), Case::name)?;
-    match arguments.inside.guest() {
-        Some(guest) => inside(&guest, &cases, arguments.rounds),
-        None => outside(arguments, &cases),
+    run(Network { cases }, arguments)
+}
+
+struct Network {
+    cases: Vec<Case>,
+}
+
+impl Comparison for Network {
+    const NAME: &'static str = "network";
+    const PANELS: &'static [Panel] = &[
+        ("_speed", "speed"),
+        ("_vmm_cpu", "processor time"),
+        ("_exits", "exits"),
+        ("_interrupts", "interrupts"),
+    ];
+    type Runs = [Run; COUNT];
+
+    fn guest(&self) -> Result<GuestImage, String> {
+        // The inner half has no network: the cache must have them.
+        iperf::packages()?;
+        let builder = GuestBuilder::stock(StockKernel::ALL[0]).without_programs();
+        let modules = ["hv_netvsc", "virtio_pci", "virtio_net"];
+        let builder = modules.into_iter().fold(builder, |builder, name| builder.module(name, true));
+        let guest = builder.package("iperf3", &["usr/bin/iperf3"]).build();
+        guest.map_err(|error| error.to_string())
     }
-}
 
-fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
-    // The release build is measured, because users run it.
-    let program = program::build_release()?;
-    let guest = GuestBuilder::stock(StockKernel::ALL[0])
-        .without_programs()
-        .module("hv_netvsc", true)
-        .module("virtio_pci", true)
-        .module("virtio_net", true)
-        .package("iperf3", &["usr/bin/iperf3"])
-        .build()
-        .map_err(|error| error.to_string())?;
-    // The inner half has no network: the cache must have them.
-    iperf::packages()?;
-    let rounds: Vec<Round> = arguments.rounds("network", FINDINGS, &guest, &program)?;
-    arguments.output.write(&rows::all(cases, &CPUS, &rounds), &PANELS)
-}
+    fn loads(&self) -> usize {
+        self.cases.len() * COUNT
+    }
 
-fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
-    cost::prepare()?;
-    tap::serve_echo()?;
-    rounds::measure_missing(FINDINGS, count, cases.len() * side::COUNT, |key, progress| {
-        Round::measure(key, Side::all(guest, key.0)?, cases, progress)
-    })
+    fn prepare(&mut self) -> Result<(), String> {
+        tap::serve_echo()
+    }
+
+    fn measure(
+        &mut self,
+        guest: &GuestImage,
+        (cpus, number): Key,
+        progress: &mut Progress,
+    ) -> Result<Vec<[Run; COUNT]>, String> {
+        round::measure(number, Side::all(guest, cpus)?, &self.cases, progress)
+    }
+
+    fn rows(&self, rounds: &[Round<[Run; COUNT]>]) -> Vec<Row> {
+        rows::all(&self.cases, rounds)
+    }
 }

@@ -2,25 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::load::Load;
 use super::super::progress::Progress;
-use super::super::round::Load;
 use super::super::rounds;
 use super::cases::Case;
 use super::iperf;
 use super::round_trips;
 use super::side::{COUNT, Side};
-
-/// Repetitions of the loads that measure the costs of everything but packets. The smallest counts.
-const NEARLY_NOTHING: u32 = 2;
-
-/// The results of all machines in a round.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Round {
-    cpus: u32,
-    number: u32,
-    /// By case, in the given order: SynthVM's and the peers'.
-    pub(super) runs: Vec<[Run; COUNT]>,
-}
 
 /// A case on one machine.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -37,49 +25,32 @@ pub(super) struct Run {
     pub(super) load: Load,
 }
 
-impl rounds::Round for Round {
-    fn key(&self) -> rounds::Key {
-        (self.cpus, self.number)
+/// Measures all cases on all machines, and powers them off. Returns the results by case: SynthVM's
+/// and the peers'.
+///
+/// # Errors
+/// A message: a guest was lost, or a load failed.
+pub(super) fn measure(
+    number: u32,
+    mut sides: [Side; COUNT],
+    cases: &[Case],
+    progress: &mut Progress,
+) -> Result<Vec<[Run; COUNT]>, String> {
+    let runs = rounds::take_turns(number, cases, |which, case| {
+        let run = Run::measure(&mut sides[which], case)?;
+        let work = format!("{:.0} packets", run.packets);
+        progress.count(sides[which].machine.name, &case.name(), &work, run.load.seconds);
+        Ok(run)
+    })?;
+    for side in sides {
+        side.machine.power_off()?;
     }
-}
-
-impl Round {
-    /// Measures all cases on all machines, and powers them off.
-    ///
-    /// # Errors
-    /// A message: a guest was lost, or a load failed.
-    pub(super) fn measure(
-        (cpus, number): (u32, u32),
-        mut sides: [Side; COUNT],
-        cases: &[Case],
-        progress: &mut Progress,
-    ) -> Result<Round, String> {
-        let mut runs = Vec::new();
-        for (index, case) in (number as usize..).zip(cases) {
-            let mut all = [None; COUNT];
-            for turn in 0..COUNT {
-                let which = (index + turn) % COUNT;
-                let run = Run::measure(&mut sides[which], case)?;
-                let work = format!("{:.0} packets", run.packets);
-                let name = sides[which].machine.name;
-                progress.count(name, &case.name(), &work, run.load.seconds);
-                all[which] = Some(run);
-            }
-            let [Some(ours), Some(virtio), Some(vhost)] = all else {
-                return Err("a machine had no turn".to_owned());
-            };
-            runs.push([ours, virtio, vhost]);
-        }
-        for side in sides {
-            side.machine.power_off()?;
-        }
-        Ok(Round { cpus, number, runs })
-    }
+    Ok(runs)
 }
 
 impl Run {
     fn measure(side: &mut Side, case: &Case) -> Result<Run, String> {
-        let way = way(side, case)?;
+        let nothing = nearly_nothing(side, case)?;
         let Side { machine, tap } = side;
         let mut run =
             Run { speed: 0.0, packets: 0.0, lost: 0.0, p99_us: None, load: Load::default() };
@@ -101,25 +72,19 @@ impl Run {
             }
             Ok(())
         })?;
-        run.load = load.with(way, |own, way| (own - way).max(0.0));
-        run.load.seconds = load.seconds;
+        run.load = load.without(nothing);
         Ok(run)
     }
 }
 
 /// Returns the costs of a load like `case` that sends nearly nothing.
-fn way(side: &mut Side, case: &Case) -> Result<Load, String> {
+fn nearly_nothing(side: &mut Side, case: &Case) -> Result<Load, String> {
     let Side { machine, tap } = side;
-    let mut least: Option<Load> = None;
-    for _ in 0..NEARLY_NOTHING {
-        let load = Load::measure(machine, |machine| match case {
-            Case::Stream(stream) => {
-                let command = iperf::nearly_nothing(stream.streams, tap.host());
-                machine.run(&["sh", "-c", &command]).map(drop)
-            }
-            Case::RoundTrips { .. } => round_trips::measure(machine, tap, 1).map(drop),
-        })?;
-        least = Some(least.map_or(load, |least| least.with(load, f64::min)));
-    }
-    Ok(least.unwrap_or_default())
+    Load::of_nearly_nothing(machine, |machine| match case {
+        Case::Stream(stream) => {
+            let command = iperf::nearly_nothing(stream.streams, tap.host());
+            machine.run(&["sh", "-c", &command]).map(drop)
+        }
+        Case::RoundTrips { .. } => round_trips::measure(machine, tap, 1).map(drop),
+    })
 }

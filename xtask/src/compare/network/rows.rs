@@ -1,31 +1,19 @@
 //! The rounds as rows: each number of SynthVM beside each peer's.
 
-use super::super::rounds::Round as _;
+use super::super::rounds::{self, Round};
 use super::super::rows::{Better, Row, middle};
 use super::cases::{Case, Protocol, Stream};
-use super::round::{Round, Run};
-use super::side::PEERS;
+use super::round::Run;
+use super::side::{COUNT, PEERS};
 
 /// Returns all numbers, by vCPUs, case and peer.
-pub(super) fn all(cases: &[Case], cpus: &[u32], rounds: &[Round]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for cpus in cpus {
-        for (index, case) in cases.iter().enumerate() {
-            let runs = |side: usize| -> Vec<Run> {
-                let of_machine = rounds.iter().filter(|round| round.key().0 == *cpus);
-                of_machine.filter_map(|round| Some(*round.runs.get(index)?.get(side)?)).collect()
-            };
-            let ours = runs(0);
-            if ours.is_empty() {
-                continue;
-            }
-            for (peer, name) in (1..).zip(PEERS) {
-                let case_name = format!("{}_{cpus}vcpu_{name}", case.name());
-                rows.extend(compare(&case_name, case, &ours, &runs(peer)));
-            }
-        }
-    }
-    rows
+pub(super) fn all(cases: &[Case], rounds: &[Round<[Run; COUNT]>]) -> Vec<Row> {
+    rounds::rows_of(rounds, cases, Case::name, |name, case, runs: &[Vec<Run>]| {
+        let peers = PEERS.iter().zip(&runs[1..]);
+        let rows =
+            peers.map(|(peer, theirs)| compare(&format!("{name}_{peer}"), case, &runs[0], theirs));
+        rows.flatten().collect()
+    })
 }
 
 fn compare(name: &str, case: &Case, ours: &[Run], peer: &[Run]) -> Vec<Row> {
@@ -68,7 +56,7 @@ fn compare(name: &str, case: &Case, ours: &[Run], peer: &[Run]) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::round::Load;
+    use super::super::super::load::Load;
     use super::*;
 
     fn run(speed: f64, interrupts: f64) -> Run {

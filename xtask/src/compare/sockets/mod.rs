@@ -13,53 +13,64 @@ mod side;
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
 use integration_tests::image::WorkDir;
-use integration_tests::program;
 
-use super::cost;
+use super::comparison::{Comparison, run};
 use super::options::Arguments;
-use super::plot;
-use super::rounds::{self, CPUS};
+use super::plot::Panel;
+use super::progress::Progress;
+use super::rounds::{Key, Round};
+use super::rows::Row;
 use cases::Case;
-use round::Round;
-
-/// The results file of the inner half: the finished rounds.
-const FINDINGS: &str = "compare-sockets.json";
-
-/// The panels of the picture.
-const PANELS: [plot::Panel; 4] = [
-    ("_speed", "speed"),
-    ("_vmm_cpu", "processor time"),
-    ("_exits", "exits"),
-    ("_interrupts", "interrupts"),
-];
+use round::Run;
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     let cases = arguments.wanted(Case::all(arguments.quick), Case::name)?;
-    match arguments.inside.guest() {
-        Some(guest) => inside(&guest, &cases, arguments.rounds),
-        None => outside(arguments, &cases),
+    run(Sockets { cases }, arguments)
+}
+
+struct Sockets {
+    cases: Vec<Case>,
+}
+
+impl Comparison for Sockets {
+    const NAME: &'static str = "sockets";
+    const PANELS: &'static [Panel] = &[
+        ("_speed", "speed"),
+        ("_vmm_cpu", "processor time"),
+        ("_exits", "exits"),
+        ("_interrupts", "interrupts"),
+    ];
+    type Runs = [Run; 2];
+
+    fn guest(&self) -> Result<GuestImage, String> {
+        GuestBuilder::stock(StockKernel::ALL[0])
+            .without_programs()
+            .module("virtio_pci", true)
+            .module("hv_sock", false)
+            .module("vmw_vsock_virtio_transport", false)
+            .build()
+            .map_err(|error| error.to_string())
     }
-}
 
-fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
-    // The release build is measured, because users run it.
-    let program = program::build_release()?;
-    let guest = GuestBuilder::stock(StockKernel::ALL[0])
-        .without_programs()
-        .module("virtio_pci", true)
-        .module("hv_sock", false)
-        .module("vmw_vsock_virtio_transport", false)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let rounds: Vec<Round> = arguments.rounds("sockets", FINDINGS, &guest, &program)?;
-    arguments.output.write(&rows::all(cases, &CPUS, &rounds), &PANELS)
-}
+    fn loads(&self) -> usize {
+        self.cases.len() * 2
+    }
 
-fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
-    cost::prepare()?;
-    side::serve_peer()?;
-    rounds::measure_missing(FINDINGS, count, cases.len() * 2, |key, progress| {
+    fn prepare(&mut self) -> Result<(), String> {
+        side::serve_peer()
+    }
+
+    fn measure(
+        &mut self,
+        guest: &GuestImage,
+        (cpus, number): Key,
+        progress: &mut Progress,
+    ) -> Result<Vec<[Run; 2]>, String> {
         let dir = WorkDir::new().map_err(|error| format!("a folder for sockets: {error}"))?;
-        Round::measure(key, side::all(guest, key.0, &dir)?, cases, progress)
-    })
+        round::measure(number, side::all(guest, cpus, &dir)?, &self.cases, progress)
+    }
+
+    fn rows(&self, rounds: &[Round<[Run; 2]>]) -> Vec<Row> {
+        rows::all(&self.cases, rounds)
+    }
 }

@@ -3,24 +3,12 @@
 use guest_report::agent::{Action, RoundTrips, SocketDirection, SocketStreams};
 use serde::{Deserialize, Serialize};
 
+use super::super::load::Load;
 use super::super::machine::Machine;
 use super::super::progress::Progress;
-use super::super::round::Load;
 use super::super::rounds;
 use super::cases::Case;
 use super::host_program::{ECHO, SINK, SOURCE};
-
-/// Repetitions of the loads that measure the costs of everything but bytes. The smallest counts.
-const NEARLY_NOTHING: u32 = 2;
-
-/// The results of both machines in a round.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Round {
-    cpus: u32,
-    number: u32,
-    /// By case, in the given order: SynthVM's and the peer's.
-    pub(super) runs: Vec<[Run; 2]>,
-}
 
 /// A case on one machine.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -35,62 +23,42 @@ pub(super) struct Run {
     pub(super) load: Load,
 }
 
-impl rounds::Round for Round {
-    fn key(&self) -> rounds::Key {
-        (self.cpus, self.number)
+/// Measures all cases on both machines, and powers them off. Returns the results by case: SynthVM's
+/// and the peer's.
+///
+/// # Errors
+/// A message: a guest was lost, or a load failed.
+pub(super) fn measure(
+    number: u32,
+    mut machines: [Machine; 2],
+    cases: &[Case],
+    progress: &mut Progress,
+) -> Result<Vec<[Run; 2]>, String> {
+    let runs = rounds::take_turns(number, cases, |which, case| {
+        let run = Run::measure(&mut machines[which], case)?;
+        let work = format!("{:.1} a second, {:.0}", run.speed, run.work);
+        progress.count(machines[which].name, &case.name(), &work, run.load.seconds);
+        Ok(run)
+    })?;
+    for machine in machines {
+        machine.power_off()?;
     }
-}
-
-impl Round {
-    /// Measures all cases on both machines, and powers them off.
-    ///
-    /// # Errors
-    /// A message: a guest was lost, or a load failed.
-    pub(super) fn measure(
-        (cpus, number): rounds::Key,
-        mut machines: [Machine; 2],
-        cases: &[Case],
-        progress: &mut Progress,
-    ) -> Result<Round, String> {
-        let mut runs = Vec::new();
-        for (index, case) in (number as usize..).zip(cases) {
-            let mut both = [None; 2];
-            for which in if index % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let run = Run::measure(&mut machines[which], case)?;
-                let work = format!("{:.1} a second, {:.0}", run.speed, run.work);
-                progress.count(machines[which].name, &case.name(), &work, run.load.seconds);
-                both[which] = Some(run);
-            }
-            let [Some(ours), Some(peer)] = both else {
-                return Err("a machine had no turn".to_owned());
-            };
-            runs.push([ours, peer]);
-        }
-        for machine in machines {
-            machine.power_off()?;
-        }
-        Ok(Round { cpus, number, runs })
-    }
+    Ok(runs)
 }
 
 impl Run {
     fn measure(machine: &mut Machine, case: &Case) -> Result<Run, String> {
         let nothing = case.nearly_nothing();
-        let mut least: Option<Load> = None;
-        for _ in 0..NEARLY_NOTHING {
-            let load = Load::measure(machine, |machine| perform(machine, &nothing).map(drop))?;
-            least = Some(least.map_or(load, |least| least.with(load, f64::min)));
-        }
+        let nothing =
+            Load::of_nearly_nothing(machine, |machine| perform(machine, &nothing).map(drop))?;
         let mut result = (0.0, None);
         let load = Load::measure(machine, |machine| {
             result = perform(machine, case)?;
             Ok(())
         })?;
         let (seconds, p99_us) = result;
-        let own = load.with(least.unwrap_or_default(), |own, way| (own - way).max(0.0));
         let work = case.work();
-        let load = Load { seconds: load.seconds, ..own };
-        Ok(Run { speed: work / seconds, work, p99_us, load })
+        Ok(Run { speed: work / seconds, work, p99_us, load: load.without(nothing) })
     }
 }
 

@@ -1,26 +1,15 @@
 //! The rounds as rows: each number of SynthVM beside the peer's.
 
-use super::super::rounds::Round as _;
+use super::super::rounds::{self, Round};
 use super::super::rows::{Better, Row, middle};
 use super::cases::Case;
-use super::round::{Round, Run};
+use super::round::Run;
 
 /// Returns all numbers, by vCPUs and case.
-pub(super) fn all(cases: &[Case], cpus: &[u32], rounds: &[Round]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for cpus in cpus {
-        for (index, case) in cases.iter().enumerate() {
-            let runs = |side: usize| -> Vec<Run> {
-                let alike = rounds.iter().filter(|round| round.key().0 == *cpus);
-                alike.filter_map(|round| Some(*round.runs.get(index)?.get(side)?)).collect()
-            };
-            let (ours, peer) = (runs(0), runs(1));
-            if !ours.is_empty() {
-                rows.extend(compare(&format!("{}_{cpus}vcpu", case.name()), case, &ours, &peer));
-            }
-        }
-    }
-    rows
+pub(super) fn all(cases: &[Case], rounds: &[Round<[Run; 2]>]) -> Vec<Row> {
+    rounds::rows_of(rounds, cases, Case::name, |name, case, runs: &[Vec<Run>]| {
+        compare(name, case, &runs[0], &runs[1])
+    })
 }
 
 fn compare(name: &str, case: &Case, ours: &[Run], peer: &[Run]) -> Vec<Row> {
@@ -61,7 +50,7 @@ fn compare(name: &str, case: &Case, ours: &[Run], peer: &[Run]) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::round::Load;
+    use super::super::super::load::Load;
     use super::*;
 
     #[test]

@@ -4,66 +4,84 @@
 //! affects both; the result is the median of several rounds. Times in an emulated host are only
 //! valid for comparison; counts are exact.
 
+mod cases;
+mod fio;
+mod medium;
+mod round;
+mod side;
+
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
 use integration_tests::host::is_emulated;
-use integration_tests::program;
 
-use super::cases::Case;
-use super::cost;
-use super::medium::Medium;
+use super::comparison::{Comparison, run};
 use super::options::Arguments;
-use super::plot;
-use super::round::{Round, Run};
-use super::rounds::{self, CPUS, Round as _};
+use super::plot::Panel;
+use super::progress::Progress;
+use super::rounds::{self, Key, Round};
 use super::rows::{Better, Row, middle};
-use super::side::Side;
-
-/// The results file of the inner half: the finished rounds.
-const FINDINGS: &str = "compare-storage.json";
-
-/// The panels of the picture.
-const PANELS: [plot::Panel; 5] = [
-    ("_iops", "I/Os a second"),
-    ("_p99", "p99 latency"),
-    ("_vmm_cpu", "processor time"),
-    ("_exits", "exits"),
-    ("_interrupts", "interrupts"),
-];
+use cases::Case;
+use medium::Medium;
+use round::Run;
+use side::Side;
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     let cases = arguments.wanted(Case::all(arguments.quick), Case::name)?;
-    match arguments.inside.guest() {
-        Some(guest) => inside(&guest, &cases, arguments.rounds),
-        None => outside(arguments, &cases),
-    }
+    run(Storage { cases, medium: None }, arguments)
 }
 
-fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
-    // The release build is measured, because users run it.
-    let program = program::build_release()?;
-    let guest = GuestBuilder::stock(StockKernel::ALL[0])
-        .without_programs()
-        .module("virtio_pci", true)
-        .module("virtio_blk", true)
-        .package("fio", &["usr/bin/fio"])
-        .build()
-        .map_err(|error| error.to_string())?;
-    let rounds: Vec<Round> = arguments.rounds("storage", FINDINGS, &guest, &program)?;
-    arguments.output.write(&rows_of(cases, &rounds), &PANELS)
+struct Storage {
+    cases: Vec<Case>,
+    /// The images. `None` in the outer half.
+    medium: Option<Medium>,
 }
 
-fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
-    cost::prepare()?;
-    if is_emulated() {
-        allow_large_pages()?;
+impl Comparison for Storage {
+    const NAME: &'static str = "storage";
+    const PANELS: &'static [Panel] = &[
+        ("_iops", "I/Os a second"),
+        ("_p99", "p99 latency"),
+        ("_vmm_cpu", "processor time"),
+        ("_exits", "exits"),
+        ("_interrupts", "interrupts"),
+    ];
+    type Runs = [Run; 2];
+
+    fn guest(&self) -> Result<GuestImage, String> {
+        let builder = GuestBuilder::stock(StockKernel::ALL[0]).without_programs();
+        let modules = ["virtio_pci", "virtio_blk"];
+        let builder = modules.into_iter().fold(builder, |builder, name| builder.module(name, true));
+        let guest = builder.package("fio", &["usr/bin/fio"]).build();
+        guest.map_err(|error| error.to_string())
     }
-    let medium = Medium::new()?;
-    eprintln!("  .. images: {}", medium.what);
-    rounds::measure_missing(FINDINGS, count, cases.len() * 2, |(cpus, number), progress| {
+
+    fn loads(&self) -> usize {
+        self.cases.len() * 2
+    }
+
+    fn prepare(&mut self) -> Result<(), String> {
+        if is_emulated() {
+            allow_large_pages()?;
+        }
+        let medium = self.medium.insert(Medium::new()?);
+        eprintln!("  .. images: {}", medium.what);
+        Ok(())
+    }
+
+    fn measure(
+        &mut self,
+        guest: &GuestImage,
+        (cpus, number): Key,
+        progress: &mut Progress,
+    ) -> Result<Vec<[Run; 2]>, String> {
+        let medium = self.medium.as_ref().ok_or("there are no images")?;
         let sides =
             [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
-        Round::measure((cpus, number), sides, cases, progress)
-    })
+        round::measure(number, sides, &self.cases, progress)
+    }
+
+    fn rows(&self, rounds: &[Round<[Run; 2]>]) -> Vec<Row> {
+        rounds::rows_of(rounds, &self.cases, Case::name, |name, _, runs| compare(name, runs))
+    }
 }
 
 /// Allows large pages for memory files that request them, as `synthvm doctor` advises. The memory
@@ -73,33 +91,14 @@ fn allow_large_pages() -> Result<(), String> {
     std::fs::write(file, "advise").map_err(|error| format!("{file}: {error}"))
 }
 
-/// Returns all numbers, by vCPUs and case.
-fn rows_of(cases: &[Case], rounds: &[Round]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for cpus in CPUS {
-        let of_machine = || rounds.iter().filter(|round| round.key().0 == cpus);
-        for (index, case) in cases.iter().enumerate() {
-            let runs = |side: usize| -> Vec<Run> {
-                of_machine().filter_map(|round| Some(*round.runs.get(index)?.get(side)?)).collect()
-            };
-            rows.extend(compare(&format!("{}_{cpus}vcpu", case.name()), &runs(0), &runs(1)));
-        }
-    }
-    rows
-}
-
-fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
+/// Returns the numbers of a case, from the runs by machine.
+fn compare(case: &str, runs: &[Vec<Run>]) -> Vec<Row> {
     let row = |what: &str, unit: &str, better: Better, least: f64, of: fn(&Run) -> f64| {
-        Row::new(
-            format!("{case}_{what}"),
-            unit,
-            [ours, peer].map(|runs| middle(runs, of)),
-            better,
-            least,
-        )
+        let values = [0, 1].map(|machine| middle(&runs[machine], of));
+        Row::new(format!("{case}_{what}"), unit, values, better, least)
     };
     // The smallest measurable value: one event in all requests.
-    let once = 1.0 / middle(ours, |run| run.measured.requests);
+    let once = 1.0 / middle(&runs[0], |run| run.measured.requests);
     let less = Better::Less;
     vec![
         row("iops", "1/s", Better::More, 0.0, |run| run.measured.requests / run.measured.seconds),
@@ -128,8 +127,8 @@ fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fio::Measured;
-    use super::super::round::Load;
+    use super::super::load::Load;
+    use super::fio::Measured;
     use super::*;
 
     fn run(p99_us: f64) -> Run {
@@ -138,7 +137,8 @@ mod tests {
 
     #[test]
     fn test_compare_takes_the_middle_of_the_rounds() {
-        let rows = compare("a", &[run(9.0), run(1.0), run(2.0)], &[run(4.0), run(4.0), run(900.0)]);
+        let rows =
+            compare("a", &[[9.0, 1.0, 2.0].map(run).to_vec(), [4.0, 4.0, 900.0].map(run).to_vec()]);
         let p99 = rows.iter().find(|row| row.case == "a_p99").unwrap();
         assert_eq!((p99.synthvm, p99.peer, p99.ratio), (2.0, 4.0, 2.0));
         assert_eq!(rows[0].synthvm, 200.0);

@@ -6,7 +6,7 @@ use guest_images::GuestImage;
 use guest_report::agent::Action;
 use integration_tests::vm::VmOptions;
 
-use super::machine::{Machine, Size};
+use super::super::machine::{Machine, Size};
 
 /// Guest RAM of both machines in MiB. The initial RAM disk with fio and its libraries takes 200.
 const MEMORY_MIB: u32 = 1024;
