@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_images::firmware::OvmfFiles;
 
@@ -266,6 +266,27 @@ impl FirmwareMachine {
             let _ = fs::copy(&path, Path::new(&folder).join("firmware-screen.png"));
         }
         Picture::read(&path).map_err(|error| early(format!("the screenshot: {error}")))
+    }
+
+    /// Takes screenshots until `find` finds something in one.
+    ///
+    /// # Errors
+    /// It finds nothing in time, or there is no picture.
+    pub fn wait_for_picture<T>(
+        &self,
+        limit: Duration,
+        find: impl Fn(&Picture) -> Option<T>,
+    ) -> Result<T, VmError> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(found) = find(&self.screenshot()?) {
+                return Ok(found);
+            }
+            if Instant::now() > end {
+                let what = format!("the screen shows something else after {} s", limit.as_secs());
+                return Err(VmError { what, console: self.console.transcript() });
+            }
+        }
     }
 
     /// Runs `synthvm send-keys SOCK KEYS`.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::recipe::Recipe;
 use super::{REMOVABLE, read};
+use crate::kernel::{Kernel, StockKernel};
 use crate::packages::Packages;
 use crate::{Error, cache::Cache};
 
@@ -15,7 +16,8 @@ pub enum Application {
     Shell,
     /// memtest86+ of trixie, started by the UEFI shell.
     Memtest,
-    /// systemd-boot of trixie, whose menu has the UEFI shell and waits a minute for a key.
+    /// systemd-boot of trixie. Its menu has the UEFI shell and, below it, a kernel; it waits a
+    /// minute for a key.
     SystemdBoot,
     /// iPXE of trixie.
     Ipxe,
@@ -39,9 +41,15 @@ impl Application {
             Application::SystemdBoot => {
                 add("shell.efi", Application::Shell.bytes(cache)?);
                 add("startup.nsh", script.replace('\n', "\r\n").into_bytes());
+                add("vmlinuz", read(&Kernel::stock(cache, StockKernel::V6_12)?.image)?);
                 add("loader/loader.conf", b"timeout 60\ndefault shell.conf\n".to_vec());
-                let entry = format!("title {SYSTEMD_BOOT_ENTRY}\nefi /shell.efi\n");
-                add("loader/entries/shell.conf", entry.into_bytes());
+                let shell = format!("title {SYSTEMD_BOOT_ENTRY}\nsort-key a\nefi /shell.efi\n");
+                add("loader/entries/shell.conf", shell.into_bytes());
+                let kernel = format!(
+                    "title A kernel\nsort-key b\nlinux /vmlinuz\n\
+                     options console=ttyS0 panic=-1 {SYSTEMD_BOOT_OPTION}\n"
+                );
+                add("loader/entries/kernel.conf", kernel.into_bytes());
             }
             Application::Memtest => {
                 // Its messages go to the serial port only by an option, which the shell gives it.
@@ -78,5 +86,8 @@ impl Application {
     }
 }
 
-/// The title of the entry in systemd-boot's menu.
+/// The title of the first entry in systemd-boot's menu.
 pub const SYSTEMD_BOOT_ENTRY: &str = "The shell of UEFI";
+
+/// An option in the command line of the kernel in systemd-boot's menu.
+pub const SYSTEMD_BOOT_OPTION: &str = "synthvm.entry=second";

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use applications::{Application, SYSTEMD_BOOT_ENTRY};
+pub use applications::{Application, SYSTEMD_BOOT_ENTRY, SYSTEMD_BOOT_OPTION};
 pub use boot::{CHOOSE_UNSIGNED, GRUB_READY};
 pub use iso::{grub_iso, ipxe_iso};
 pub use system::PROMPT;

@@ -2,6 +2,7 @@
 //! driver for VMBus in an option ROM.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use guest_images::{Ovmf, StockKernel, swtpm};
 use integration_tests::console::{Console, ConsoleError};
 use integration_tests::firmware::{FirmwareMachine, FirmwareOptions};
 use integration_tests::image::WorkDir;
+use integration_tests::picture::Picture;
 use integration_tests::program;
 use integration_tests::runner::{Test, TestResult};
 
@@ -24,8 +26,12 @@ pub(crate) fn add(tests: &mut Vec<Test>) {
         secure_boot,
     ));
     tests.push(Test::new(
-        "test_firmware_trixie_4M_starts_systemd_boot_from_a_vmbus_disk",
+        "test_firmware_trixie_4M_starts_the_entry_of_systemd_boot_that_keys_choose",
         systemd_boot,
+    ));
+    tests.push(Test::new(
+        "test_firmware_trixie_4M_shell_of_a_vmbus_disk_starts_memtest86_on_the_screen",
+        memtest,
     ));
     tests.push(Test::new(
         "test_firmware_without_a_boot_device_says_so_and_shows_its_menu",
@@ -42,6 +48,7 @@ pub(crate) fn prepare(cache: &Cache) -> Result<(), guest_images::Error> {
     option_rom(cache)?;
     disk::grub_iso(cache, StockKernel::V6_12)?;
     Application::SystemdBoot.disk(cache, "")?;
+    Application::Memtest.disk(cache, "")?;
     StockKernel::ALL.into_iter().try_for_each(|release| disk::debian(cache, release).map(drop))
 }
 
@@ -120,7 +127,7 @@ fn pcrs(output: &str) -> BTreeMap<u32, String> {
     bank.lines().skip(1).map_while(value).collect()
 }
 
-/// systemd-boot of a disk shows its menu.
+/// systemd-boot shows its menu on the screen, and starts the entry that keys choose.
 fn systemd_boot() -> TestResult {
     let (cache, dir) = (Cache::project(), WorkDir::new()?);
     let loader = Application::SystemdBoot.disk(&cache, "")?;
@@ -130,6 +137,62 @@ fn systemd_boot() -> TestResult {
         .argument("--display", "headless");
     let mut machine = FirmwareMachine::start(&options)?;
     machine.console.wait(disk::SYSTEMD_BOOT_ENTRY, LIMIT)?;
+    let first = machine.wait_for_picture(LIMIT, selected_entry)?;
+    machine.send_keys("down")?;
+    let below = first.end..first.end + ROW;
+    let second = |picture: &Picture| selected_entry(picture).filter(|rows| *rows == below);
+    machine.wait_for_picture(LIMIT, second)?;
+    machine.send_keys("enter")?;
+    // The kernel prints its command line.
+    machine.console.wait(disk::SYSTEMD_BOOT_OPTION, LIMIT)?;
+    Ok(())
+}
+
+/// Rows of pixels of a row of the firmware's text.
+const ROW: u32 = 19;
+
+/// Returns the rows of pixels of a boot menu's selected entry: one row of text, the only one that
+/// is filled. A line of the menu has one row of pixels.
+fn selected_entry(picture: &Picture) -> Option<Range<u32>> {
+    /// The firmware's light gray, and more pixels of it than the characters of a title have.
+    const GRAY: [u8; 3] = [0x98; 3];
+    const WIDTH: usize = 180;
+    let is_filled = |row: &[[u8; 3]]| row.iter().filter(|pixel| **pixel == GRAY).count() > WIDTH;
+    let rows: Vec<&[[u8; 3]]> = picture.pixels.chunks(picture.width as usize).collect();
+    let runs = rows.chunk_by(|a, b| is_filled(a) == is_filled(b));
+    let mut entries = Vec::new();
+    let mut start = 0;
+    for run in runs {
+        let end = start + run.len() as u32;
+        if is_filled(run[0]) && end - start == ROW {
+            entries.push(start..end);
+        }
+        start = end;
+    }
+    match &entries[..] {
+        [entry] => Some(entry.clone()),
+        _ => None,
+    }
+}
+
+/// The shell of a disk starts memtest86+, which draws on the firmware's frame buffer.
+fn memtest() -> TestResult {
+    let (cache, dir) = (Cache::project(), WorkDir::new()?);
+    let image = Application::Memtest.disk(&cache, "")?;
+    let options = FirmwareOptions::new(&Ovmf::Trixie4M.fetch(&cache)?)
+        .driver(&option_rom(&cache)?)
+        .disk(&dir.copy("memtest.img", &image)?)
+        .argument("--display", "headless");
+    let mut machine = FirmwareMachine::start(&options)?;
+    machine.console.wait("any other key to continue", LIMIT)?;
+    machine.send_keys("enter")?;
+    machine.console.wait("Memtest86+ v", LIMIT)?;
+    // Its background fills most of the screen.
+    const BLUE: [u8; 3] = [0, 0, 0xAA];
+    machine.wait_for_picture(LIMIT, |picture| {
+        let blue = picture.pixels.iter().filter(|pixel| **pixel == BLUE).count();
+        (blue > picture.pixels.len() / 2).then_some(())
+    })?;
     Ok(())
 }
 
@@ -169,8 +232,14 @@ fn vhdx_and_dvd() -> TestResult {
     assert!(machine.wait()?.success(), "{}", machine.said());
 
     let disc = disk::grub_iso(&cache, StockKernel::V6_12)?;
-    let mut machine = FirmwareMachine::start(&base.disc(&disc))?;
+    let options = base.disc(&disc).argument("--display", "headless");
+    let mut machine = FirmwareMachine::start(&options)?;
     machine.console.wait(GRUB_READY, LIMIT)?;
+    machine.console.wait("*UEFI firmware settings", LIMIT)?;
+    machine.send_keys("down")?;
+    machine.console.wait("*Power off", LIMIT)?;
+    machine.send_keys("enter")?;
+    assert!(machine.wait()?.success(), "{}", machine.said());
     Ok(())
 }
 
