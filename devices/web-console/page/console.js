@@ -2,6 +2,7 @@
 
 import { Control } from "./control.js";
 import { setUpKeyBar, watchLeaveKey } from "./keys.js";
+import { setUpPaste } from "./paste.js";
 import { Screen } from "./screen.js";
 import { Serial, allowStyles } from "./serial.js";
 
@@ -178,6 +179,13 @@ setUpKeyBar(
   $("typing"),
   () => screen?.rfb,
   () => (isNarrow.matches && body.dataset.view === "serial" ? serial : null),
+);
+
+setUpPaste(
+  $("paste"),
+  $("paste-dialog"),
+  (action) => control.perform(action),
+  (text) => toast(text, "error"),
 );
 
 $("full-screen").addEventListener("click", async () => {

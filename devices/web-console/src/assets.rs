@@ -13,11 +13,12 @@ pub(crate) const NONCE: &str = "{NONCE}";
 
 /// The page's own files, which are part of the program.
 const PAGE: &str = include_str!("../page/console.html");
-const OWN: [(&str, &[u8]); 7] = [
+const OWN: [(&str, &[u8]); 8] = [
     ("console.css", include_bytes!("../page/console.css")),
     ("console.js", include_bytes!("../page/console.js")),
     ("control.js", include_bytes!("../page/control.js")),
     ("keys.js", include_bytes!("../page/keys.js")),
+    ("paste.js", include_bytes!("../page/paste.js")),
     ("screen.js", include_bytes!("../page/screen.js")),
     ("serial.js", include_bytes!("../page/serial.js")),
     ("icon.svg", include_bytes!("../page/icon.svg")),

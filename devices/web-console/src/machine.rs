@@ -76,6 +76,11 @@ pub enum Action {
         /// The combinations, as in `synthvm send-keys`.
         keys: String,
     },
+    /// Type a text on a US keyboard, as a whole or not at all.
+    TypeText {
+        /// The text.
+        text: String,
+    },
     /// Insert a disc into a drive.
     InsertDisc {
         /// The drive's id.
@@ -103,6 +108,7 @@ impl Action {
             Action::Pause {} => "pause",
             Action::Resume {} => "resume",
             Action::SendKeys { .. } => "send-keys",
+            Action::TypeText { .. } => "type-text",
             Action::InsertDisc { .. } => "insert-disc",
             Action::EjectDisc { .. } => "eject-disc",
         }

@@ -192,6 +192,31 @@ fn test_page_serial_console_and_buttons_reach_the_machine() {
     while rig.machine.done().last() != Some(&Action::Reset {}) {
         std::thread::yield_now();
     }
+    // A text. The page sends it in pieces, and none with a character that has no key.
+    let paste = |text: &str| {
+        format!(
+            "(() => {{ document.getElementById('paste').click(); \
+             const field = document.querySelector('#paste-dialog textarea'); \
+             field.value = {}; field.dispatchEvent(new Event('input')); \
+             const send = document.querySelector('#paste-dialog [value=type]'); \
+             const problem = document.querySelector('#paste-dialog [role=alert]').textContent; \
+             if (send.disabled) document.getElementById('paste-dialog').close(); \
+             else send.click(); return problem; }})()",
+            json!(text)
+        )
+    };
+    let problem = rig.browser.evaluate(&paste("a\nb\u{e9}\u{df}"));
+    let expected = "A US keyboard has no key for \u{201c}\u{e9}\u{201d} in line 2, and for 1 other";
+    assert!(problem.as_str().unwrap().starts_with(expected), "{problem}");
+    let problem = rig.browser.evaluate(&paste(&"a".repeat(10_001)));
+    assert!(problem.as_str().unwrap().contains("At most 10000"), "{problem}");
+    let text = format!("{}\r\n{}", "a".repeat(198), "b".repeat(10));
+    assert_eq!(rig.browser.evaluate(&paste(&text)), "");
+    let pieces = [format!("{}\nb", "a".repeat(198)), "b".repeat(9)];
+    let typed = pieces.map(|text| Action::TypeText { text });
+    while rig.machine.done().last() != Some(&typed[1]) {
+        std::thread::yield_now();
+    }
     // A disc.
     rig.browser.evaluate(
         "(() => { const form = document.querySelector('.drive'); \
@@ -199,8 +224,9 @@ fn test_page_serial_console_and_buttons_reach_the_machine() {
     );
     rig.browser.wait_for("document.querySelector('.drive p').textContent === '/images/a.iso'");
     let insert = Action::InsertDisc { drive: "dvd".to_owned(), path: "/images/a.iso".into() };
-    let expected =
-        [Action::PowerButton {}, Action::Pause {}, Action::Resume {}, Action::Reset {}, insert];
+    let [first, second] = typed;
+    let buttons = [Action::PowerButton {}, Action::Pause {}, Action::Resume {}, Action::Reset {}];
+    let expected = [&buttons[..], &[first, second, insert]].concat();
     assert_eq!(rig.machine.done(), expected);
 
     // The end of the machine.

@@ -13,9 +13,12 @@ use crate::inspect::InspectReport;
 pub use local::LocalMachine;
 pub use remote::RemoteMachine;
 
-/// The actions that a machine offers. Keys need a display.
+/// The actions that every machine offers.
 const ACTIONS: [&str; 7] =
     ["power-button", "reset", "stop", "pause", "resume", "insert-disc", "eject-disc"];
+
+/// The actions that need a display.
+const KEY_ACTIONS: [&str; 2] = ["send-keys", "type-text"];
 
 /// Returns what the page shows of a machine.
 fn description(name: &str, report: &InspectReport) -> Description {
@@ -25,7 +28,10 @@ fn description(name: &str, report: &InspectReport) -> Description {
         name: name.to_owned(),
         state: report.machine.state.clone(),
         screen,
-        actions: ACTIONS.into_iter().chain(screen.then_some("send-keys")).collect(),
+        actions: ACTIONS
+            .into_iter()
+            .chain(screen.then_some(KEY_ACTIONS).into_iter().flatten())
+            .collect(),
         drives: drives
             .map(|drive| Drive {
                 id: drive.id.clone(),
@@ -44,6 +50,7 @@ fn request(action: &Action) -> Request {
         Action::Pause {} => Request::Pause {},
         Action::Resume {} => Request::Resume {},
         Action::SendKeys { keys } => Request::SendKeys { keys },
+        Action::TypeText { text } => Request::TypeText { text },
         Action::InsertDisc { drive, path } => Request::DiskInsert { id: drive, path },
         Action::EjectDisc { drive, force } => Request::DiskEject { id: drive, force },
     }
