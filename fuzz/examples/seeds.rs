@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 13] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 14] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
@@ -56,6 +56,7 @@ fn main() {
         ("msvm_firmware", msvm_firmware()),
         ("display_protocols", display_protocols()),
         ("rfb", rfb()),
+        ("web", web()),
         ("dynamic_memory", dynamic_memory()),
         ("firmware_platform", firmware_platform()),
         ("socket_streams", socket_streams()),
@@ -544,6 +545,77 @@ fn rfb() -> Vec<(&'static str, Seed)> {
             "size",
             logged_in(1)
                 .bytes(&[251, 0, 4, 0, 3, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 4, 0, 3, 0, 0, 0, 0, 0]),
+        ),
+    ]
+}
+
+/// Browsers of the console: requests with and without a session, and frames of each kind.
+fn web() -> Vec<(&'static str, Seed)> {
+    let heads = |piece: u8, text: &[u8]| seed().u8(0).u8(piece).bytes(text);
+    let frame = |head: u8, payload: &[u8]| {
+        // The mask is zero, so the payload is readable.
+        seed().u8(head).u8(0x80 | payload.len() as u8).u32(0).bytes(payload).0
+    };
+    let frames =
+        |kind: u8, piece: u8, parts: &[Vec<u8>]| seed().u8(kind).u8(piece).bytes(&parts.concat());
+    let action = |text: &str| frame(0x81, text.as_bytes());
+    vec![
+        ("enter", heads(7, b"GET /enter/\x03 HTTP/1.1\r\nHost: localhost:8006\r\n\r\n")),
+        (
+            "page",
+            heads(
+                1,
+                b"GET /s/\x01/ HTTP/1.1\r\nHost: [::1]:1\r\nCookie: a=b; synthvm=\x02\r\n\r\n",
+            ),
+        ),
+        ("no_session", heads(255, b"GET /s/\x01/console.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")),
+        (
+            "websocket",
+            heads(
+                9,
+                b"GET /s/\x01/screen HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\
+                Origin: http://127.0.0.1:1\r\nCookie: synthvm=\x02\r\nUpgrade: websocket\r\n\
+                Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            ),
+        ),
+        (
+            "other_origin",
+            heads(
+                9,
+                b"GET /s/\x01/control HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\
+                Origin: http://127.0.0.1:2\r\nCookie: synthvm=\x02\r\nUpgrade: websocket\r\n\
+                Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            ),
+        ),
+        (
+            "refused",
+            heads(
+                3,
+                b"POST / HTTP/1.1\r\n\r\n\0GET /../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n\0\
+                GET / HTTP/1.0\r\n\r\n\0GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            ),
+        ),
+        ("binary", frames(1, 5, &[frame(0x82, b"RFB 003.008\n"), frame(0x88, &[3, 232])])),
+        ("text_for_bytes", frames(1, 1, &[frame(0x81, b"hello")])),
+        ("fragments", frames(1, 2, &[frame(0x02, b"ab"), frame(0x89, b"?"), frame(0x80, b"cd")])),
+        ("too_long", seed().u8(1).u8(9).bytes(&[0x82, 0xFF]).bytes(&[0x7F; 12])),
+        (
+            "actions",
+            frames(
+                2,
+                6,
+                &[
+                    action(r#"{"id":1,"do":"reset"}"#),
+                    action(r#"{"id":2,"do":"type-text","text":"ab"}"#),
+                    action(r#"{"id":3,"do":"eject-disc","drive":"0:1"}"#),
+                ],
+            ),
+        ),
+        (
+            "nonsense",
+            frames(2, 4, &[action("[]"), action(r#"{"id":1,"do":"x"}"#), frame(0x82, b"a")]),
         ),
     ]
 }

@@ -46,6 +46,7 @@ mod steps;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own; its counts are not used here")]
 mod tally;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own")]
+pub mod web;
 mod world;
 
 /// Makes a program of a target: libFuzzer's under cargo-fuzz, otherwise one that plays files
@@ -98,6 +99,7 @@ mod tests {
         assert!(play("display_protocols", crate::display_protocols::run) >= 10);
         assert!(play("socket_streams", crate::socket_streams::run) >= 10);
         assert!(play("rfb", crate::rfb::run) >= 10);
+        assert!(play("web", crate::web::run) >= 10);
         assert!(play("dynamic_memory", crate::dynamic_memory::run) >= 5);
         assert!(play("firmware_platform", crate::firmware_platform::run) >= 5);
         assert!(play("service_protocols", crate::service_protocols::run) >= 6);
@@ -115,6 +117,7 @@ mod tests {
             crate::msvm_firmware::run,
             crate::display_protocols::run,
             crate::rfb::run,
+            crate::web::run,
             crate::dynamic_memory::run,
             crate::firmware_platform::run,
             crate::socket_streams::run,

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message, WebSocket};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -19,6 +19,19 @@ const CHUNK_BYTES: usize = 32 << 10;
 
 /// Time in which a side must take a whole message; after it, the connection is dropped.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The largest message of a browser. The largest that a page sends is a pasted text.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Returns the limits of all WebSockets.
+pub fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(16 << 10)
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_MESSAGE_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+}
 
 /// Carries bytes until one side ends.
 ///
@@ -70,7 +83,7 @@ fn event(data: RawFd, set: EventSet) -> EpollEvent {
 
 /// The result of [`Bridge::progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub enum Progress {
     /// Nothing can move before one of the descriptors is ready.
     Nothing,
     /// Bytes have moved.
@@ -80,7 +93,7 @@ pub(crate) enum Progress {
 }
 
 /// The state of both directions. `S` is the browser's side, `B` the machine's; both non-blocking.
-pub(crate) struct Bridge<S, B> {
+pub struct Bridge<S, B> {
     websocket: WebSocket<S>,
     stream: B,
     /// A message of the browser, and the bytes of it that the stream has taken.
@@ -93,7 +106,8 @@ pub(crate) struct Bridge<S, B> {
 }
 
 impl<S: Read + Write, B: Read + Write> Bridge<S, B> {
-    pub(crate) fn new(websocket: WebSocket<S>, stream: B) -> Self {
+    /// Returns the bridge between a WebSocket, with the limits of [`websocket_config`], and a stream.
+    pub fn new(websocket: WebSocket<S>, stream: B) -> Self {
         Bridge {
             websocket,
             stream,
@@ -109,7 +123,7 @@ impl<S: Read + Write, B: Read + Write> Bridge<S, B> {
     ///
     /// # Errors
     /// A side failed, or the browser broke the protocol.
-    pub(crate) fn progress(&mut self) -> io::Result<Progress> {
+    pub fn progress(&mut self) -> io::Result<Progress> {
         let mut result = Progress::Nothing;
         for _ in 0..64 {
             let mut moved = self.write_stream()?;

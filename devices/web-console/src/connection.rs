@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 use tungstenite::WebSocket;
-use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::protocol::Role;
 
+use crate::bridge::websocket_config;
 use crate::http::{Head, Response, parse, switch_to_websocket};
 use crate::server::Shared;
 use crate::site::{Answer, Channel};
@@ -18,9 +19,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for each part of an answer to leave.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The largest message of a browser. The largest that a page sends is a pasted text.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Serves a connection until it ends.
 pub(crate) fn serve(mut stream: TcpStream, shared: &Shared) {
@@ -102,13 +100,7 @@ fn websocket(
         Err(cause) => return respond(stream, &Response::text(503, &cause)),
     };
     stream.write_all(&switch_to_websocket(key))?;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(16 << 10)
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_MESSAGE_BYTES)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    let websocket = WebSocket::from_raw_socket(&*stream, Role::Server, Some(config));
+    let websocket = WebSocket::from_raw_socket(&*stream, Role::Server, Some(websocket_config()));
     match backend {
         Some(backend) => bridge::run(websocket, backend),
         None => control::run(websocket, &*shared.machine),

@@ -52,8 +52,14 @@ pub(crate) fn run(websocket: WebSocket<&TcpStream>, machine: &dyn Machine) -> io
     serve(websocket, machine)
 }
 
-/// Serves a WebSocket whose reads end after a while.
-fn serve<S: Read + Write>(mut websocket: WebSocket<S>, machine: &dyn Machine) -> io::Result<()> {
+/// Serves the page's buttons on a WebSocket whose reads end after a while.
+///
+/// # Errors
+/// The connection failed.
+pub fn serve<S: Read + Write>(
+    mut websocket: WebSocket<S>,
+    machine: &dyn Machine,
+) -> io::Result<()> {
     let mut shown: Option<Description> = None;
     loop {
         match machine.describe() {

@@ -15,9 +15,9 @@
 //! | `control` | the page's buttons and the state of the machine |
 
 pub mod assets;
-mod bridge;
+pub mod bridge;
 mod connection;
-mod control;
+pub mod control;
 pub mod http;
 mod machine;
 mod server;
