@@ -165,6 +165,10 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
             value(modules::load(&name, &parameters).map_err(context(&name))?)
         }
         Action::DrawPattern { width, height, seed } => value(screen::draw(width, height, seed)?),
+        Action::Animate { scene, width, height, first, frames, interval_us } => {
+            let interval = Duration::from_micros(interval_us);
+            value(screen::animate(scene, (width, height), first..first + frames, interval)?)
+        }
         Action::CloseScreen => {
             screen::close();
             value(())

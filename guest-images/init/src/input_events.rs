@@ -79,6 +79,18 @@ pub fn read(count: usize, limit: Duration) -> Outcome<Vec<InputEvent>> {
     Ok(events)
 }
 
+/// Waits for the press of a key.
+pub fn wait_for_key(limit: Duration) -> Outcome<()> {
+    const EV_KEY: u16 = 1;
+    let end = Instant::now() + limit;
+    loop {
+        let events = read(1, end.saturating_duration_since(Instant::now()))?;
+        if events.iter().any(|event| event.kind == EV_KEY && event.value == 1) {
+            return Ok(());
+        }
+    }
+}
+
 /// Reads the events of a readable device.
 fn take(device: &mut Device, events: &mut Vec<InputEvent>) -> io::Result<()> {
     let mut bytes = [0; EVENT * 64];

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::animation::Scene;
 use crate::records::Order;
 
 /// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`. Without required arguments,
@@ -200,6 +201,22 @@ pub enum Action {
         height: u16,
         /// The pattern's seed.
         seed: u64,
+    },
+    /// Sets a mode of the screen and draws an animation, whose frames have numbers: see
+    /// [`crate::animation`]. Value: null.
+    Animate {
+        /// What moves.
+        scene: Scene,
+        /// Pixels of a row.
+        width: u16,
+        /// Number of rows.
+        height: u16,
+        /// The number of the first frame.
+        first: u16,
+        /// Number of frames.
+        frames: u16,
+        /// Shortest time from one frame to the next, in microseconds.
+        interval_us: u64,
     },
     /// Closes the graphics card. Value: null.
     CloseScreen,

@@ -4,6 +4,7 @@
 mod boot;
 mod comparison;
 mod cost;
+mod display;
 mod load;
 mod machine;
 mod memory;
@@ -25,6 +26,9 @@ pub(crate) enum What {
     /// Compare a VMBus network card with QEMU's virtio-net, with and without vhost: the same guest
     /// and the same iperf3 on all machines, in alternation.
     Network(options::Arguments),
+    /// Compare the screen by VNC with QEMU's: the same animations and the same viewer on both
+    /// machines, in alternation.
+    Display(options::Arguments),
     /// Compare the time from power on to GRUB and to the login prompt with QEMU's: the same
     /// firmware and the same installed system, on a VMBus disk and on virtio-blk.
     Boot(options::Arguments),
@@ -40,6 +44,7 @@ pub(crate) fn main(what: &What) -> Result<(), String> {
     match what {
         What::Storage(arguments) => storage::main(arguments),
         What::Network(arguments) => network::main(arguments),
+        What::Display(arguments) => display::main(arguments),
         What::Boot(arguments) => boot::main(arguments),
         What::Sockets(arguments) => sockets::main(arguments),
         What::Memory(arguments) => memory::main(arguments),

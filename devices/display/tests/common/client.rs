@@ -1,5 +1,7 @@
 //! A small RFB client, which decodes what the server sends, written from RFC 6143 and rfbproto
 //! without the server's code.
+//!
+//! `cargo xtask compare display` includes this file, so it uses nothing of this crate.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +9,6 @@ use std::time::Duration;
 
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush};
-use synthvm_display::{DisplayServer, Security};
 
 pub(crate) const RAW: i32 = 0;
 pub(crate) const TIGHT: i32 = 7;
@@ -176,13 +177,6 @@ pub(crate) fn greet(stream: &mut dyn Stream, version: &[u8; 12]) -> Vec<u8> {
 }
 
 impl Client {
-    /// Becomes a viewer of `server`, without a password.
-    pub(crate) fn view(server: &DisplayServer) -> Self {
-        let (mine, theirs) = pair();
-        server.add_viewer(theirs, Security::none());
-        Self::connect(mine)
-    }
-
     /// Logs in without a password.
     pub(crate) fn connect(mut stream: impl Stream + 'static) -> Self {
         assert_eq!(greet(&mut stream, b"RFB 003.008\n"), [1]);

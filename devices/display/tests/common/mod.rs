@@ -4,3 +4,15 @@
 
 pub(crate) mod client;
 pub(crate) mod guest;
+
+use client::{Client, pair};
+use synthvm_display::{DisplayServer, Security};
+
+impl Client {
+    /// Becomes a viewer of `server`, without a password.
+    pub(crate) fn view(server: &DisplayServer) -> Self {
+        let (mine, theirs) = pair();
+        server.add_viewer(theirs, Security::none());
+        Self::connect(mine)
+    }
+}
