@@ -43,14 +43,13 @@ fn display(kernel: StockKernel) -> TestResult {
         assert_pixels(&mut vm, width, height, seed)?;
     }
     assert_input(&mut vm, 640, 480)?;
-    for _ in 0..2 {
-        vm.tell(Action::CloseScreen)?;
-        vm.tell(Action::CloseInput)?;
-        let names = DRIVERS.map(str::to_owned).to_vec();
-        vm.tell(Action::ModulesReload { names, times: 1 })?;
-    }
+    vm.tell(Action::CloseScreen)?;
+    vm.tell(Action::CloseInput)?;
+    let names = DRIVERS.map(str::to_owned).to_vec();
+    vm.tell(Action::ModulesReload { names, times: 10 })?;
     assert_pixels(&mut vm, 800, 600, 4)?;
     assert_input(&mut vm, 800, 600)?;
+    assert_pixels(&mut vm, 1280, 1024, 5)?;
     let inspect = vm.inspect()?;
     let open = inspect.channels.iter().filter(|one| one.state == "open").count();
     assert!(open >= 3, "{:?}", inspect.channels);
