@@ -55,6 +55,8 @@ pub struct GuestBuilder {
     kernel: Source,
     programs: bool,
     packages: Vec<Taken>,
+    /// Packages, and files or folders to take from each.
+    data: Vec<(String, String)>,
     kexec: bool,
     at_boot: Vec<String>,
     at_hand: Vec<String>,
@@ -103,6 +105,7 @@ impl GuestBuilder {
             kernel,
             programs: true,
             packages: Vec::new(),
+            data: Vec::new(),
             kexec: false,
             at_boot: AT_BOOT.map(str::to_owned).to_vec(),
             at_hand: AT_HAND.map(str::to_owned).to_vec(),
@@ -142,6 +145,14 @@ impl GuestBuilder {
     ) -> GuestBuilder {
         let programs = programs.iter().map(|program| (*program).to_owned()).collect();
         self.packages.push(Taken { suite, name: name.to_owned(), programs });
+        self
+    }
+
+    /// Adds a file of a distribution package, or a folder with all that is in it, such as
+    /// `usr/share/X11/xkb` of `xkb-data`.
+    #[must_use]
+    pub fn data(mut self, name: &str, path: &str) -> GuestBuilder {
+        self.data.push((name.to_owned(), path.to_owned()));
         self
     }
 
@@ -224,6 +235,9 @@ impl GuestBuilder {
         }
         for Taken { suite, name, programs } in &self.packages {
             tools::add_package(&self.cache, &mut archive, suite, name, programs)?;
+        }
+        for (name, path) in &self.data {
+            tools::add_data(&self.cache, &mut archive, name, path)?;
         }
         Ok(archive.finish())
     }

@@ -27,6 +27,7 @@ pub mod qemu;
 pub mod swtpm;
 mod tools;
 pub mod web_libraries;
+pub mod weston;
 
 pub use error::Error;
 pub use firmware::Ovmf;

@@ -20,6 +20,9 @@ use crate::packages::{Package, Packages};
 /// The loader's name, which is compiled into every program.
 pub(crate) const LOADER: &str = "ld-linux-x86-64.so.2";
 
+/// The name of a file's own folder in its list of library folders.
+const ORIGIN: &str = "$ORIGIN";
+
 /// Folders in which packages have libraries.
 const FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
@@ -64,7 +67,7 @@ impl<'a> Libraries<'a> {
             let owner =
                 self.packages.iter().position(|other| other == *package).unwrap_or_default();
             missing.push(Missing { name: LOADER.to_owned(), owner, folders: Vec::new() });
-            missing.extend(needs_of(path, owner)?);
+            missing.extend(needs_of(path, owner, &package.root)?);
         }
         loop {
             missing = self.settle(missing)?;
@@ -90,7 +93,7 @@ impl<'a> Libraries<'a> {
             }
             match self.find(&need) {
                 Some((owner, path)) => {
-                    open.extend(needs_of(&path, owner)?);
+                    open.extend(needs_of(&path, owner, &self.packages[owner].root)?);
                     self.found.insert(need.name, path);
                 }
                 None => missing.push(need),
@@ -153,11 +156,16 @@ fn is_package_of(package: &str, library: &str) -> bool {
     rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
 }
 
-fn needs_of(path: &Path, owner: usize) -> Result<Vec<Missing>, Error> {
+/// Returns the libraries that a file of a package, unpacked at `root`, needs.
+fn needs_of(path: &Path, owner: usize, root: &Path) -> Result<Vec<Missing>, Error> {
     let bytes = fs::read(path).map_err(Error::file("reading", path))?;
     let needs =
         Needs::read(&bytes).map_err(|e| Error::Unusable(format!("{}: {e}", path.display())))?;
-    let folders = needs.folders;
+    let own = path.parent().and_then(|folder| folder.strip_prefix(root).ok());
+    let own = own.map(|folder| folder.display().to_string()).unwrap_or_default();
+    let folders = needs.folders.into_iter();
+    let folders: Vec<String> =
+        folders.map(|folder| if folder == ORIGIN { own.clone() } else { folder }).collect();
     let missing = |name| Missing { name, owner, folders: folders.clone() };
     Ok(needs.libraries.into_iter().map(missing).collect())
 }
@@ -190,7 +198,9 @@ impl Needs {
             if tag == u64::from(DT_NEEDED) {
                 needs.libraries.push(text.into_owned());
             } else {
-                let folders = text.split(':').filter_map(|folder| folder.strip_prefix('/'));
+                let folders = text.split(':').filter_map(|folder| {
+                    if folder == ORIGIN { Some(folder) } else { folder.strip_prefix('/') }
+                });
                 needs.folders.extend(folders.map(str::to_owned));
             }
         }

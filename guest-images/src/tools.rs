@@ -120,6 +120,35 @@ pub(crate) fn add_programs(cache: &Cache, archive: &mut Archive) -> Result<(), E
     Ok(())
 }
 
+/// Adds a file of a package, or a folder with all that is in it. Follows links.
+pub(crate) fn add_data(
+    cache: &Cache,
+    archive: &mut Archive,
+    name: &str,
+    path: &str,
+) -> Result<(), Error> {
+    let package = Packages::new(cache, SUITE).get(name)?;
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let from = package.root.join(&path);
+        if from.is_dir() {
+            let entries = fs::read_dir(&from).map_err(Error::file("reading folder", &from))?;
+            let mut names = Vec::new();
+            for entry in entries {
+                let entry = entry.map_err(Error::file("reading folder", &from))?;
+                names.push(format!("{path}/{}", entry.file_name().to_string_lossy()));
+            }
+            // The same parts make the same image.
+            names.sort();
+            open.extend(names);
+        } else {
+            let bytes = fs::read(&from).map_err(Error::file("reading", &from))?;
+            archive.file(&path, 0o644, &bytes);
+        }
+    }
+    Ok(())
+}
+
 /// Adds some programs of one package of a suite, such as `usr/bin/fio` of `fio`, with their libraries.
 pub(crate) fn add_package<S: AsRef<str>>(
     cache: &Cache,

@@ -20,6 +20,7 @@ mod browser;
 mod common;
 mod conformance;
 mod crash;
+mod desktop;
 mod disk;
 mod display;
 mod echo;
@@ -89,6 +90,7 @@ fn prepare() -> Result<(), String> {
         common::network_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         display::guest(kernel).build().map_err(|e| e.to_string())?;
+        desktop::guest(kernel).build().map_err(|e| e.to_string())?;
         services::guest(kernel).build().map_err(|e| e.to_string())?;
         hibernation::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
@@ -163,6 +165,7 @@ fn tests() -> Vec<Test> {
     for kernel in StockKernel::ALL {
         boot::add(&mut tests, kernel);
         browser::add(&mut tests, kernel);
+        desktop::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);
         display::add(&mut tests, kernel);
         hugepages::add(&mut tests, kernel);
