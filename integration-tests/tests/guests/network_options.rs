@@ -126,6 +126,8 @@ fn tap(kernel: StockKernel) -> TestResult {
     }
     let mut commands = commands("On the host's network, by a bridge")?;
     let run = commands.pop().ok_or("the page has commands")?;
+    // The test with the other kernel may have used the same host.
+    host_shell("for link in wire br0 tap0; do ip link del $link 2> /dev/null; done; true")?;
     host_shell(
         "ip link add eth0 type veth peer name wire && ip link set eth0 up && \
          ip addr add 10.9.1.1/24 dev wire && ip link set wire up",
