@@ -1,6 +1,8 @@
 //! Tests of traffic with the guest's own driver: sizes, offloads, VLANs, filters, RSS and changes
 //! of the interface. Every byte is checked by the guest's program `traffic`.
 
+use std::time::Instant;
+
 use guest_images::StockKernel;
 use guest_report::agent::Action;
 use integration_tests::runner::{Test, TestResult};
@@ -14,6 +16,14 @@ const CHANGES: &str = "test_network_cards_change_and_unload_under_traffic";
 
 /// Bytes of a stream that shows an offload at work: many of the largest segments.
 const STREAM: usize = 2 << 20;
+
+/// Bytes of the long streams, which come back: each crosses the network twice. The environment
+/// variable [`LONG_STREAM_VARIABLE`] replaces the number, for runs outside of CI.
+const LONG_STREAM: u64 = 64 << 20;
+const LONG_STREAM_VARIABLE: &str = "SYNTHVM_STREAM_BYTES";
+
+/// Most bytes of one connection of the long streams, so that none takes too long.
+const LONG_STREAM_PART: u64 = 256 << 20;
 
 /// Most times that an interface is taken down and up, and most seconds of it.
 const TOGGLES: (usize, u32) = (500, 10);
@@ -67,6 +77,7 @@ fn traffic(kernel: StockKernel) -> TestResult {
     run(&mut vm, "udp fd00::2 1 1454 3")?;
     run(&mut vm, "udp 10.9.0.2 1475 65000 4001")?;
     offloads(&mut vm)?;
+    long_streams(&mut vm)?;
     spread(&mut vm)?;
     vlan(&mut vm)?;
     promiscuous(&mut vm)?;
@@ -92,6 +103,27 @@ fn offloads(vm: &mut Vm) -> TestResult {
             run(vm, &format!("udp {address} 1000 1400 50"))?;
         }
     }
+    Ok(())
+}
+
+/// Streams many bytes with all offloads on, over both families in turn.
+fn long_streams(vm: &mut Vm) -> TestResult {
+    let bytes = match std::env::var(LONG_STREAM_VARIABLE) {
+        Ok(text) => text.parse().map_err(|error| format!("{LONG_STREAM_VARIABLE}: {error}"))?,
+        Err(_) => LONG_STREAM,
+    };
+    let (begun, mut left) = (Instant::now(), bytes);
+    for address in ["10.9.0.2", "fd00::2"].into_iter().cycle() {
+        let part = left.min(LONG_STREAM_PART).min(bytes.div_ceil(2));
+        run(vm, &format!("tcp {address} {part} 1"))?;
+        left -= part;
+        if left == 0 {
+            break;
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let rate = 2.0 * bytes as f64 / seconds / 1e6;
+    println!("{bytes} bytes there and back in {seconds:.1} s: {rate:.0} MB/s in all");
     Ok(())
 }
 
