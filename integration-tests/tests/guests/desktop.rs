@@ -12,6 +12,9 @@ use integration_tests::vm::{Vm, VmOptions};
 use crate::common::{self, boot, start_program};
 use crate::display;
 
+/// The variable that adds this test, which takes 90 s.
+const LONG: &str = "SYNTHVM_LONG_TESTS";
+
 const NAME: &str = "test_desktop_of_weston_shows_its_panel_and_a_window";
 
 /// The pictures that the test leaves among the results.
@@ -29,14 +32,26 @@ const TRIES: usize = 400;
 const SHELL: &str = "#!/bin/sh\necho; uname -srm; echo; lsmod | grep -e hyperv -e Module\n\
     PS1='guest# ' exec sh -i\n";
 
+/// Fetches what the test needs, if it is wanted.
+pub(crate) fn prepare() -> Result<(), guest_images::Error> {
+    if is_wanted() {
+        guest(StockKernel::V6_12).build()?;
+    }
+    Ok(())
+}
+
+fn is_wanted() -> bool {
+    std::env::var_os(LONG).is_some()
+}
+
 /// Returns the guest.
-pub(crate) fn guest(kernel: StockKernel) -> GuestBuilder {
+fn guest(kernel: StockKernel) -> GuestBuilder {
     weston::add_to(display::guest(kernel)).file("bin/terminal-shell", 0o755, SHELL.into())
 }
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     // The driver is that of the test of the display, which runs on both kernels.
-    if kernel == StockKernel::V6_12 {
+    if kernel == StockKernel::V6_12 && is_wanted() {
         common::add(tests, kernel, NAME, desktop);
     }
 }

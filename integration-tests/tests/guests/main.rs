@@ -82,6 +82,7 @@ fn prepare() -> Result<(), String> {
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     firmware_disks::prepare(&Cache::project()).map_err(|e| e.to_string())?;
+    desktop::prepare().map_err(|e| e.to_string())?;
     platform::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::msvm_stub(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
@@ -90,7 +91,6 @@ fn prepare() -> Result<(), String> {
         common::network_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         display::guest(kernel).build().map_err(|e| e.to_string())?;
-        desktop::guest(kernel).build().map_err(|e| e.to_string())?;
         services::guest(kernel).build().map_err(|e| e.to_string())?;
         hibernation::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
