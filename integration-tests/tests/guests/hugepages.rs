@@ -59,7 +59,7 @@ fn bytes_of(line: &str) -> Option<u64> {
 
 /// Hugepages for the guest, if this program may reserve them. Dropping it restores the pool's
 /// former size.
-struct Pool {
+pub(crate) struct Pool {
     before: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Pool {
     /// Reserves hugepages. In the emulated host, which exists only for the tests, the pool may be
     /// changed. On other machines the pool belongs to the owner, and the test fails if it is too
     /// small.
-    fn reserve() -> Result<Pool, Box<dyn std::error::Error>> {
+    pub(crate) fn reserve() -> Result<Pool, Box<dyn std::error::Error>> {
         if free()? >= HUGEPAGES {
             return Ok(Pool { before: None });
         }

@@ -9,6 +9,7 @@ use integration_tests::runner::{Test, TestResult};
 use integration_tests::vm::{Vm, VmError, VmOptions};
 
 use crate::common::{self, MIB, boot, end_program, image, start_program};
+use crate::hugepages::Pool;
 
 const BALLOON: &str = "test_memory_balloons_under_load_and_the_host_gets_it_back";
 
@@ -17,9 +18,18 @@ const HOT_ADD: &str = "test_memory_is_added_again_after_a_reload_and_after_a_res
 /// Timeout of a change of the guest's size: it reports each second, on a clock that may be slow.
 const LIMIT: Duration = Duration::from_secs(90);
 
+const HUGEPAGES: &str = "test_memory_of_hugepages_is_given_and_comes_back";
+
+const FREE_PAGES: &str = "test_memory_that_the_guest_reports_free_is_the_hosts";
+
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     common::add(tests, kernel, BALLOON, balloon);
     common::add(tests, kernel, HOT_ADD, hot_add);
+    // The device is the same for both kernels.
+    if kernel == StockKernel::V6_12 {
+        common::add(tests, kernel, HUGEPAGES, balloon_of_hugepages);
+        common::add(tests, kernel, FREE_PAGES, free_pages);
+    }
 }
 
 /// Loads the guest's driver, which reports its memory at once.
@@ -127,6 +137,68 @@ fn hot_add(kernel: StockKernel) -> TestResult {
     assert_eq!(errors, (0, 0, 0), "{memory:?}");
     assert!(vm.power_off()?.success());
     Ok(())
+}
+
+/// The host frees a hugepage when all its small pages are in the balloon.
+fn balloon_of_hugepages(kernel: StockKernel) -> TestResult {
+    let _pool = Pool::reserve()?;
+    let memory = "512M,hugepages=on,min=256M,start-delay=3600";
+    let mut vm = boot(&VmOptions::new(&image(kernel)?).memory(memory))?;
+    load_driver(&mut vm)?;
+    vm.set_memory("384M")?;
+    let memory = wait(&vm, "the balloon", |memory| memory.assigned <= 385 * MIB)?;
+    // Linux gives blocks of 2 MiB as long as it has some.
+    assert!(memory.returned >= 96 * MIB && memory.returned % (2 * MIB) == 0, "{memory:?}");
+    vm.set_memory("512M")?;
+    wait(&vm, "the end of the balloon", |memory| memory.ballooned == 0)?;
+    start_program(&mut vm, "load", "memory-load 256")?;
+    wait(&vm, "the load", |memory| memory.demand > Some(256 * MIB))?;
+    vm.shell("touch /run/memory-load.stop")?;
+    let (status, output) = end_program(&mut vm, "load")?;
+    assert_eq!(status, "0", "the load in the guest: {output}");
+    let counters = vm.memory_status()?.counters;
+    assert_eq!((counters.ranges_refused, counters.host_errors), (0, 0), "{counters:?}");
+    assert!(vm.power_off()?.success());
+    Ok(())
+}
+
+/// KVM passes the hypercall to the program since Linux 6.3. Older ones refuse the option, which is
+/// what the test host of the usual suite shows; `cargo xtask host --suite trixie` has a newer one.
+fn free_pages(kernel: StockKernel) -> TestResult {
+    let memory = "512M,min=256M,start-delay=3600,free-page-reporting=on";
+    let mut vm = match Vm::boot(&VmOptions::new(&image(kernel)?).memory(memory)) {
+        Ok(vm) => vm,
+        Err(error) => {
+            let text = error.to_string();
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+            assert!(text.contains("extended-hypercalls"), "{text}");
+            assert!(is_older_than_6_3(&release), "{release}: {text}");
+            return Ok(());
+        }
+    };
+    load_driver(&mut vm)?;
+    vm.shell(
+        "mkdir -p /run/fill && mount -t tmpfs none /run/fill && \
+         dd if=/dev/zero of=/run/fill/file bs=1M count=128",
+    )?;
+    let used = vm.memory_status()?;
+    vm.shell("umount /run/fill")?;
+    let reported = wait(&vm, "the report", |memory| memory.counters.pages_hinted >= 96 * 256)?;
+    assert!(reported.resident + 90 * MIB <= used.resident, "{used:?} {reported:?}");
+    assert_eq!((reported.ballooned, reported.assigned), (0, used.assigned), "{reported:?}");
+    start_program(&mut vm, "load", "memory-load 256")?;
+    wait(&vm, "the load", |memory| memory.demand > Some(256 * MIB))?;
+    vm.shell("touch /run/memory-load.stop")?;
+    let (status, output) = end_program(&mut vm, "load")?;
+    assert_eq!(status, "0", "the load in the guest: {output}");
+    assert!(vm.power_off()?.success());
+    Ok(())
+}
+
+/// Returns whether a kernel's release, such as `6.1.0-56-amd64`, is below 6.3.
+fn is_older_than_6_3(release: &str) -> bool {
+    let mut numbers = release.split('.').map_while(|word| word.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) < (Some(6), Some(3))
 }
 
 /// Sets the size, and waits until `/proc/meminfo` has `added` bytes more than at boot. The kernel
