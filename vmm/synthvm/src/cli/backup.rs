@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::args::{FreezeArgs, ThawArgs};
 use super::exit::{Exit, Failure};
-use super::service_args::{FreezeArgs, ThawArgs};
 use super::services::ask;
 use crate::control::{Client, Request};
 use crate::services::{GuestStatus, ServiceRequest};

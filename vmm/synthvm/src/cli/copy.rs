@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::args::CopyToArgs;
 use super::commands::{json, print};
 use super::exit::{Exit, Failure};
-use super::service_args::CopyToArgs;
 use crate::control::{Client, Request};
 use crate::services::{CopyReport, ServiceRequest};
 

@@ -15,7 +15,6 @@ mod log;
 mod memory;
 mod network;
 mod run;
-mod service_args;
 mod services;
 mod target;
 mod test_device;

@@ -8,9 +8,9 @@ use synthvm_services::protocol::ip::IpInfo;
 use synthvm_services::protocol::kvp::Pair;
 use synthvm_services::protocol::shutdown::ShutdownMode;
 
+use super::args::{IpVerb, KvpVerb, ShutdownArgs, StatusArgs, TimeSyncArgs};
 use super::commands::{json, print};
 use super::exit::{Exit, Failure};
-use super::service_args::{IpVerb, KvpVerb, ShutdownArgs, StatusArgs, TimeSyncArgs};
 use crate::control::{Client, Request};
 use crate::inspect::{Align, Table, printable};
 use crate::services::{GuestStatus, ServiceRequest};

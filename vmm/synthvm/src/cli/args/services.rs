@@ -21,41 +21,41 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = [SHUTDOWN_EXAMPLES, "\n\n", EXIT].concat())]
-pub(super) struct ShutdownArgs {
+pub(in crate::cli) struct ShutdownArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
     /// The reason, which the guest may show and log; at most 1,023 characters
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(super) reason: String,
+    pub(in crate::cli) reason: String,
     /// Does not wait for programs in the guest that refuse to end
     #[arg(long)]
-    pub(super) force: bool,
+    pub(in crate::cli) force: bool,
     /// Waits until the machine has ended, at most this number of seconds. A restart does not end it
     #[arg(
         long,
         value_name = "SECONDS",
         value_parser = clap::value_parser!(u32).range(1..=86_400)
     )]
-    pub(super) wait: Option<u32>,
+    pub(in crate::cli) wait: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT)]
-pub(super) struct TimeSyncArgs {
+pub(in crate::cli) struct TimeSyncArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct StatusArgs {
+pub(in crate::cli) struct StatusArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
     /// Prints JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 const KVP_EXAMPLES: &str = "\
@@ -70,13 +70,13 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = [KVP_EXAMPLES, "\n\n", EXIT].concat())]
-pub(super) struct KvpArgs {
+pub(in crate::cli) struct KvpArgs {
     #[command(subcommand)]
-    pub(super) verb: KvpVerb,
+    pub(in crate::cli) verb: KvpVerb,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum KvpVerb {
+pub(in crate::cli) enum KvpVerb {
     /// Prints the value of a key
     Get {
         /// The machine's control socket (its --control)
@@ -135,7 +135,7 @@ pub(super) enum KvpVerb {
 
 /// The pools, for the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum PoolArg {
+pub(in crate::cli) enum PoolArg {
     External,
     Guest,
     Auto,
@@ -166,13 +166,13 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = [IP_EXAMPLES, "\n\n", EXIT].concat())]
-pub(super) struct IpArgs {
+pub(in crate::cli) struct IpArgs {
     #[command(subcommand)]
-    pub(super) verb: IpVerb,
+    pub(in crate::cli) verb: IpVerb,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum IpVerb {
+pub(in crate::cli) enum IpVerb {
     /// Prints the addresses of a network card
     Get {
         /// The machine's control socket (its --control)
@@ -225,10 +225,10 @@ Exit status: that of COMMAND if the guest was frozen until it ended. Else 1 if t
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = FREEZE_EXAMPLES)]
-pub(super) struct FreezeArgs {
+pub(in crate::cli) struct FreezeArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
     /// Seconds after which the guest is thawed in any case
     #[arg(
         long,
@@ -236,18 +236,18 @@ pub(super) struct FreezeArgs {
         default_value_t = 60,
         value_parser = clap::value_parser!(u32).range(1..=900)
     )]
-    pub(super) timeout: u32,
+    pub(in crate::cli) timeout: u32,
     /// A program to run while the guest is frozen
     #[arg(value_name = "COMMAND", last = true)]
-    pub(super) command: Vec<OsString>,
+    pub(in crate::cli) command: Vec<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT)]
-pub(super) struct ThawArgs {
+pub(in crate::cli) struct ThawArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
 }
 
 const COPY_EXAMPLES: &str = "\
@@ -261,23 +261,23 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = [COPY_EXAMPLES, "\n\n", EXIT].concat())]
-pub(super) struct CopyToArgs {
+pub(in crate::cli) struct CopyToArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
     /// The file
     #[arg(value_name = "FILE")]
-    pub(super) file: PathBuf,
+    pub(in crate::cli) file: PathBuf,
     /// Its path in the guest; a folder if it ends with / or \
     #[arg(value_name = "GUEST-PATH")]
-    pub(super) to: String,
+    pub(in crate::cli) to: String,
     /// Replaces a file that exists
     #[arg(long)]
-    pub(super) overwrite: bool,
+    pub(in crate::cli) overwrite: bool,
     /// Makes missing folders
     #[arg(long)]
-    pub(super) create_path: bool,
+    pub(in crate::cli) create_path: bool,
     /// Prints the progress as JSON, one object a line
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
