@@ -91,6 +91,6 @@ mod tests {
         assert_eq!(rows.len(), 6, "{rows:?}");
         let rate = &rows[0];
         assert_eq!((rate.case.as_str(), rate.ratio), ("inflate_1vcpu_rate", 2.0));
-        assert_eq!(rate.synthvm, 10.74);
+        assert_eq!(rate.synthvm, 5.369);
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn measure(
 ) -> Result<Vec<[Run; 2]>, String> {
     // The host has all memory of both guests, as if programs had used it.
     for side in &mut sides {
+        progress.say(&format!("{}: the guest writes to its memory", side.machine.name));
         side.use_all_memory()?;
     }
     let runs = rounds::take_turns(number, &CHANGES, |which, change| {

@@ -6,8 +6,8 @@ use guest_report::agent::Action;
 use super::super::machine::{Machine, Size};
 
 /// Guest RAM of each machine, and the part that it gives to the host, in MiB.
-pub(super) const MEMORY_MIB: u32 = 2048;
-pub(super) const BALLOON_MIB: u32 = 1024;
+pub(super) const MEMORY_MIB: u32 = 1024;
+pub(super) const BALLOON_MIB: u32 = 512;
 
 /// A machine with a balloon.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Side {
     pub(super) fn both(guest: &GuestImage, cpus: u32) -> Result<[Side; 2], String> {
         let size = Size { cpus, memory_mib: MEMORY_MIB };
         // The policy changes nothing by itself during the measurements.
-        let memory = format!("{MEMORY_MIB}M,min=512M,start-delay=3600");
+        let memory = format!("{MEMORY_MIB}M,min=256M,start-delay=3600");
         let synthvm = Machine::synthvm(guest, size, |options| options.memory(&memory))?;
         let device = ["-device", "virtio-balloon-pci"].map(str::to_owned);
         let qemu = Machine::qemu("QEMU", guest, size, &device)?;
