@@ -71,8 +71,9 @@ fn desktop(kernel: StockKernel) -> TestResult {
         let rows = |count: usize| count / picture.width as usize;
         picture.pixels[0] == PANEL && rows(of(PANEL)) > 20 && rows(of(BACKGROUND)) > 700
     })?;
-    let terminal = "env XDG_RUNTIME_DIR=/tmp/run WAYLAND_DISPLAY=wayland-1 HOME=/tmp \
-                    TERM=xterm weston-terminal --shell=/bin/terminal-shell";
+    let terminal = "env WESTON_CONFIG_FILE=/etc/weston.ini XDG_RUNTIME_DIR=/tmp/run \
+                    WAYLAND_DISPLAY=wayland-1 HOME=/tmp TERM=xterm \
+                    weston-terminal --shell=/bin/terminal-shell";
     start_program(&mut vm, "terminal", terminal)?;
     // The window covers a part of the background, and has text.
     wait_for(&mut vm, |picture| {

@@ -19,7 +19,7 @@ const STREAM: usize = 2 << 20;
 
 /// Bytes of the long streams, which come back: each crosses the network twice. The environment
 /// variable [`LONG_STREAM_VARIABLE`] replaces the number, for runs outside of CI.
-const LONG_STREAM: u64 = 64 << 20;
+const LONG_STREAM: u64 = 16 << 20;
 const LONG_STREAM_VARIABLE: &str = "SYNTHVM_STREAM_BYTES";
 
 /// Most bytes of one connection of the long streams, so that none takes too long.
