@@ -18,7 +18,7 @@ use super::direct::reopen;
 use super::entry::{Entry, entry};
 use super::fixed::FixedMemory;
 use super::image::Image;
-use super::limits::RING_DEPTH;
+use super::limits::{KERNEL_THREADS, RING_DEPTH};
 use super::task::{Next, Task};
 use super::threads::{SharedPool, ThreadedQueue};
 use crate::{Completion, Operation, Queue, Request};
@@ -107,6 +107,8 @@ impl UringQueue {
     /// The system's error.
     pub(super) fn new(image: &Arc<Image>, pool: &Arc<SharedPool>) -> io::Result<Self> {
         let ring = IoUring::builder().dontfork().build(RING_DEPTH * 2)?;
+        // Kernels before 5.15 have no such limit. 0 leaves that of sockets and the like.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [KERNEL_THREADS, 0]);
         // The locked descriptor is never used here: the kernel releases a ring's files some time
         // after the ring is closed.
         let cached = image.unlocked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
@@ -145,6 +147,14 @@ impl UringQueue {
             traced: std::collections::HashMap::new(),
             helper: Helper::default(),
         })
+    }
+
+    /// Returns the most kernel threads of the worker's rings for files.
+    #[cfg(test)]
+    pub(super) fn kernel_threads(&self) -> io::Result<u32> {
+        let mut limits = [0, 0];
+        self.ring.submitter().register_iowq_max_workers(&mut limits)?;
+        Ok(limits[0])
     }
 
     /// Starts requests as far as possible, makes every call that is due, and gives them to the

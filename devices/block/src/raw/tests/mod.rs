@@ -48,6 +48,18 @@ fn open_error(path: &Path, read_only: bool) -> OpenError {
 }
 
 #[test]
+fn test_stalled_image_leaves_kernel_threads_to_the_other_images_of_its_worker() {
+    let file = image(4096);
+    let raw = RawFile::open(file.as_path(), false).unwrap();
+    if uring::probe().is_err() {
+        return;
+    }
+    let queue = UringQueue::new(&raw.image, &raw.pool).unwrap();
+    // By default there are four for each processor.
+    assert!(queue.kernel_threads().unwrap() > limits::RING_DEPTH);
+}
+
+#[test]
 fn test_open_missing_file_says_how_to_create_it() {
     let error = open_error(Path::new("/nonexistent/disk.img"), false);
     assert!(matches!(error, OpenError::NotFound { .. }));
