@@ -72,23 +72,9 @@ impl Browser {
 
     /// Calls a method of the protocol, and returns its result.
     pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
-        self.next += 1;
-        let mut message = json!({ "id": self.next, "method": method, "params": parameters });
-        if !self.session.is_null() {
-            message["sessionId"] = self.session.clone();
-        }
-        self.to.write_all(message.to_string().as_bytes()).unwrap();
-        self.to.write_all(&[0]).unwrap();
-        loop {
-            let mut bytes = Vec::new();
-            self.from.read_until(0, &mut bytes).unwrap();
-            assert_eq!(bytes.pop(), Some(0), "Chromium has ended");
-            let answer: Value = serde_json::from_slice(&bytes).unwrap();
-            if answer["id"] == self.next {
-                assert_eq!(answer["error"], Value::Null, "{method}: {answer}");
-                return answer["result"].clone();
-            }
-        }
+        let answer = self.try_call(method, parameters);
+        assert_eq!(answer["error"], Value::Null, "{method}: {answer}");
+        answer["result"].clone()
     }
 
     /// Opens a page.
@@ -118,7 +104,6 @@ impl Browser {
         for _ in 0..120 {
             let parameters =
                 json!({ "expression": condition, "awaitPromise": true, "returnByValue": true });
-            self.next += 1;
             last = self.try_call("Runtime.evaluate", &parameters);
             if last["result"]["result"]["value"] == true {
                 return;
@@ -128,10 +113,13 @@ impl Browser {
         panic!("{expression} does not become true: {last}; {state}");
     }
 
+    /// Calls a method of the protocol, and returns its answer: a result or an error.
     fn try_call(&mut self, method: &str, parameters: &Value) -> Value {
-        let message = json!({
-            "id": self.next, "method": method, "params": parameters, "sessionId": self.session,
-        });
+        self.next += 1;
+        let mut message = json!({ "id": self.next, "method": method, "params": parameters });
+        if !self.session.is_null() {
+            message["sessionId"] = self.session.clone();
+        }
         self.to.write_all(message.to_string().as_bytes()).unwrap();
         self.to.write_all(&[0]).unwrap();
         loop {
@@ -181,8 +169,8 @@ impl Browser {
         self.call("Input.dispatchMouseEvent", &json!({ "type": "mouseMoved", "x": x, "y": y }));
     }
 
-    /// Returns the point of the page at a pixel of the guest's screen, which has `width` by `height`
-    /// pixels and is shown at least as large. Pages get whole numbers, rounded down.
+    /// Returns the point of the page at a pixel of the guest's screen, which has `width` by
+    /// `height` pixels and is shown at least as large. Pages get whole numbers, rounded down.
     pub fn point_of(&mut self, (x, y): (u32, u32), (width, height): (u32, u32)) -> (f64, f64) {
         let place = self.evaluate(
             "(() => { const r = document.querySelector('#screen canvas').getBoundingClientRect(); \
