@@ -136,7 +136,8 @@ impl World {
         }
         let status = self.engine.status(self.now);
         assert!(status.sizes.returned <= status.sizes.ballooned);
-        assert!(status.sizes.ballooned <= self.named.iter().map(|one| one.pages).sum::<u64>() * 4096);
+        let named: u64 = self.named.iter().map(|one| one.pages).sum();
+        assert!(status.sizes.ballooned <= named * 4096);
         assert!(status.sizes.target.is_none_or(|target| target <= status.bounds.max * 4096));
     }
 

@@ -1,5 +1,5 @@
-//! A browser of the console: heads of requests, and the frames of a WebSocket. Nobody gets a file
-//! or a WebSocket without a session's path and cookie, nor a WebSocket from another origin.
+//! A browser of the console: heads of requests, and the frames of a WebSocket. No file and no
+//! WebSocket is given without a session's path and cookie, nor a WebSocket to another origin.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -149,7 +149,8 @@ pub(crate) fn add_data(
     Ok(())
 }
 
-/// Adds some programs of one package of a suite, such as `usr/bin/fio` of `fio`, with their libraries.
+/// Adds some programs of one package of a suite, such as `usr/bin/fio` of `fio`, with their
+/// libraries.
 pub(crate) fn add_package<S: AsRef<str>>(
     cache: &Cache,
     archive: &mut Archive,

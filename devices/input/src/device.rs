@@ -30,9 +30,9 @@ pub const MOUSE_INSTANCE: Guid =
 /// The type of a pipe of messages, in the offer's user data.
 const MESSAGE_PIPE: u8 = 4;
 
-/// The form of the channel's saved state. A restore checks all of it. Events that wait for the guest
-/// are not saved: their viewer is gone. The maximum is a full outbox of events. The format must be
-/// incremented with every change of the sessions' types.
+/// The form of the channel's saved state. A restore checks all of it. Events that wait for the
+/// guest are not saved: their viewer is gone. The maximum is a full outbox of events. The format
+/// must be incremented with every change of the sessions' types.
 const FORM: SavedForm = SavedForm::new(2, 1 << 20);
 
 /// The keyboard of a machine. [`Input::new`](crate::Input::new) returns it.

@@ -365,7 +365,7 @@ impl SleepingDriver {
 
 /// No wake-up is lost on the way of received frames, in any state of the buffer, the rings, the
 /// backend and the inboxes: each wait of the driver ends by an interrupt. Four streams of datagrams
-/// to a guest stood still once.
+/// to a guest stalled once.
 #[test]
 fn test_sleeping_driver_is_woken_for_each_frame_of_a_flood() {
     const FRAMES: u64 = 30_000;

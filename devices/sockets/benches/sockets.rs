@@ -3,8 +3,9 @@
 //!
 //! `cargo xtask bench sockets --json FILE` prints a table. It runs `cargo bench -p synthvm-sockets
 //! --bench sockets [-- --json FILE]`. All ends take turns in one thread. The limit of each number
-//! is the bare pair with the same writes and reads, measured in the same run: the difference is the cost
-//! of the frames and of the ring. The guest's own copies into and out of its ring are not measured.
+//! is the bare pair with the same writes and reads, measured in the same run: the difference is the
+//! cost of the frames and of the ring. The guest's own copies into and out of its ring are not
+//! measured.
 
 #[path = "../../../vmbus/loopback/benches/bus/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]

@@ -19,7 +19,7 @@ pub const SELECTION_TIMEOUT: u8 = 0x0A;
 pub const COMMAND_TIMEOUT: u8 = 0x0B;
 /// The bus was reset.
 pub const BUS_RESET: u8 = 0x0E;
-/// The target moved another number of bytes than announced, or the number is beyond the limit.
+/// The target moved another number of bytes than requested, or the number is beyond the limit.
 pub const DATA_OVERRUN: u8 = 0x12;
 /// There is no such logical unit.
 pub const INVALID_LUN: u8 = 0x20;

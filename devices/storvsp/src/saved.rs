@@ -12,7 +12,8 @@ use vmbus_device::{SavedForm, SavedFormError, SavedPacket};
 use crate::protocol::{MAX_LUNS, MAX_PACKET, Stage, Version};
 
 /// The form of one channel's state. Its format must be incremented with every change of the types
-/// here. The maximum is above the size with [`MAX_PACKETS`] packets and the maximum number of disks.
+/// here. The maximum is above the size with [`MAX_PACKETS`] packets and the maximum number of
+/// disks.
 const FORM: SavedForm = SavedForm::new(1, 4 << 20);
 
 /// Maximum number of packets that wait for space in a ring: a full outbox and all requests in

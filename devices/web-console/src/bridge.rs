@@ -106,7 +106,8 @@ pub struct Bridge<S, B> {
 }
 
 impl<S: Read + Write, B: Read + Write> Bridge<S, B> {
-    /// Returns the bridge between a WebSocket, with the limits of [`websocket_config`], and a stream.
+    /// Returns the bridge between a WebSocket, with the limits of [`websocket_config`], and a
+    /// stream.
     pub fn new(websocket: WebSocket<S>, stream: B) -> Self {
         Bridge {
             websocket,

@@ -1,8 +1,8 @@
 //! Links, sessions, paths and origins: who gets what. No I/O.
 //!
-//! A link has a one-time token. The browser that opens it first gets a session: an unguessable path,
-//! and a cookie for that path only. Browsers send cookies to all ports of a host name, so a cookie
-//! for `/` would reach every other server on the user's machine.
+//! A link has a one-time token. The browser that opens it first gets a session: an unguessable
+//! path, and a cookie for that path only. Browsers send cookies to all ports of a host name, so a
+//! cookie for `/` would reach every other server on the user's machine.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;

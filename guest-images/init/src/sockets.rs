@@ -57,8 +57,8 @@ pub fn exchange(port: u32, count: u32, bytes: usize, seed: u64) -> Outcome<Socke
     Ok(SocketStreams { connected, seconds })
 }
 
-/// Moves `bytes` bytes over each of `count` connections to `port` of the host, all at the same time.
-/// The host's program is as [`guest_report::agent::Action::SocketTransfer`] describes.
+/// Moves `bytes` bytes over each of `count` connections to `port` of the host, all at the same
+/// time. The host's program is as [`guest_report::agent::Action::SocketTransfer`] describes.
 pub fn transfer(
     port: u32,
     direction: SocketDirection,

@@ -42,8 +42,8 @@ const COMMAND: [Key; 6] = [
     (0, "Enter", "Enter", 28),
 ];
 
-/// A sentence with all modifiers: Ctrl-U removes the first letter, and Alt adds an escape character.
-/// The Windows key, and a key with three modifiers, have no effect on the console.
+/// A sentence with all modifiers: Ctrl-U removes the first letter, and Alt adds an escape
+/// character. The Windows key, and a key with three modifiers, have no effect on the console.
 const SENTENCE: [Key; 16] = [
     (0, "KeyX", "x", 45),
     (CTRL, "KeyU", "u", 22),

@@ -50,7 +50,7 @@ fn hibernation(kernel: StockKernel) -> TestResult {
     let mut vm = boot(&options)?;
     vm.disks(1)?;
     let argv = ["sh", "-c", "echo 8:0 > /sys/power/resume"].map(str::to_owned).to_vec();
-    // Nobody answers it: the memory in which it runs is replaced.
+    // It has no answer: the memory in which it runs is replaced.
     vm.send(Action::Run { argv, timeout_s: LIMIT.as_secs() })?;
     wait_for_console(&vm, RESUMED)?;
     assert_eq!(vm.shell("cat /tmp/kept")?, "what it had\n");

@@ -83,7 +83,7 @@ fn vnc(kernel: StockKernel) -> TestResult {
     stalled.request()?;
     stalled.request()?;
     draw(&mut vm, 640, 480, 3)?;
-    // Twenty viewers at once, beside the one that does not read.
+    // Twenty viewers at the same time, beside the one that does not read.
     let others = (1..20).map(|_| Viewer::log_in(port, PASSWORD));
     let mut others = others.collect::<Result<Vec<_>, _>>()?;
     for other in &mut others {

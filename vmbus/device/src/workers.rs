@@ -179,9 +179,9 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.shared.pause().quiesced(subchannel)
     }
 
-    /// Serialises the state of channel `subchannel`, for [`Device::save`](vmbus_host::Device::save):
-    /// a [`SavedChannel`](crate::SavedChannel). `None` as for [`Workers::quiesced`], or the state
-    /// is longer than `form` allows.
+    /// Serialises the state of channel `subchannel`, for
+    /// [`Device::save`](vmbus_host::Device::save): a [`SavedChannel`](crate::SavedChannel). `None`
+    /// as for [`Workers::quiesced`], or the state is longer than `form` allows.
     #[cfg(feature = "serde")]
     pub fn save(&self, subchannel: u16, form: crate::SavedForm) -> Option<Vec<u8>>
     where

@@ -41,8 +41,8 @@ pub(crate) enum What {
     /// The runtime of backends: small requests through a handler, compared with a hand-written
     /// loop. Takes seconds.
     Runtime(Output),
-    /// Host sockets in one process: bytes between a guest's ring and a program, compared with a bare
-    /// pair of Unix sockets. Takes seconds.
+    /// Host sockets in one process: bytes between a guest's ring and a program, compared with a
+    /// bare pair of Unix sockets. Takes seconds.
     Sockets(Output),
     /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring
     /// with fixed buffers. Takes four minutes.

@@ -4,9 +4,9 @@
 /// queues, and each bounced request holds a buffer.
 pub(super) const RING_DEPTH: u32 = 256;
 
-/// Most threads of the kernel that make the calls of all rings of a worker which cannot be made at
-/// once. The kernel's own limit is four for each processor: as many calls to one file system that
-/// stands still would hold up all other disks of the worker. It creates a thread when it needs one.
+/// Most threads of the kernel for those calls of a worker's rings that block. The kernel's own
+/// limit is four for each processor: as many calls to one stalled file system would block all other
+/// disks of the worker. It creates a thread when it needs one.
 pub(super) const KERNEL_THREADS: u32 = 4 * RING_DEPTH;
 
 /// Most threads of one image. More only compete for the storage and the image's locks in the

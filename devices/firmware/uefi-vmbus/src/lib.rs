@@ -1,4 +1,5 @@
-//! Storage, screen and keyboard on VMBus for UEFI firmware that knows no VMBus, such as stock OVMF. `no_std` + `alloc`.
+//! Storage, screen and keyboard on VMBus for UEFI firmware that knows no VMBus, such as stock OVMF.
+//! `no_std` + `alloc`.
 //!
 //! ```text
 //! firmware's SCSI drivers
@@ -11,8 +12,9 @@
 //!
 //! This library has the parts that need no firmware: the sessions ([`Controller`], [`Video`],
 //! [`Keyboard`]), the search for logical units, the layout of the keys, and device paths. They are
-//! tested against the real devices in `vmbus-loopback`. The program `uefi-vmbus` adds the machine and the protocol of the firmware; it
-//! is built for `x86_64-unknown-uefi` and delivered as a PCI option ROM.
+//! tested against the real devices in `vmbus-loopback`. The program `uefi-vmbus` adds the machine
+//! and the protocol of the firmware; it is built for `x86_64-unknown-uefi` and delivered as a PCI
+//! option ROM.
 //!
 //! The driver publishes SCSI pass-through instead of block I/O, because the firmware's own disk
 //! driver then does what it does for every other controller: capacity, blocks of 4 KiB, media

@@ -15,8 +15,8 @@ pub struct Outcome {
 }
 
 wire_enum! {
-    /// The status of the host adapter, as UEFI and SCSI pass-through name it. The numbers are those of
-    /// `EFI_EXT_SCSI_STATUS_HOST_ADAPTER_*`.
+    /// The status of the host adapter, as UEFI and SCSI pass-through name it. The numbers are those
+    /// of `EFI_EXT_SCSI_STATUS_HOST_ADAPTER_*`.
     pub enum HostAdapter: u8 {
         /// The target answered: its own status decides.
         Ok = 0x00,
@@ -26,8 +26,8 @@ wire_enum! {
         BusReset = 0x0E,
         /// There is no such target or LUN.
         SelectionTimeout = 0x11,
-        /// The target moved another number of bytes than the command announced, or the number is more
-        /// than one request may move.
+        /// The target moved another number of bytes than the command announced, or the number is
+        /// more than one request may move.
         Overrun = 0x12,
         /// Any other failure.
         Other = 0x7F,

@@ -185,8 +185,8 @@ impl<R: Rings> Pump<R> {
     /// [`Fault`]: the guest broke the connection.
     pub fn turn(&mut self, scratch: &mut Scratch, counters: &Counters) -> Result<Turn, Fault> {
         if self.rings.is_closing() {
-            // The guest's last bytes, as many as the socket takes now. The event that it takes bytes
-            // may not have come yet.
+            // The guest's last bytes, as many as the socket takes now. The event that it takes
+            // bytes may not have come yet.
             self.to_host.is_writable = true;
             for _ in 0..CLOSING_ROUNDS {
                 if !self.move_to_host(scratch, counters)? {

@@ -1,8 +1,8 @@
 //! SRAT: the memory that can be added while the guest runs (ACPI 6.5, section 5.2.16).
 //!
 //! A guest learns from it the highest address that RAM can have. Linux needs no SRAT to add memory;
-//! Hyper-V declares its window to Windows in this way (docs/spec/integration-services.md section 9).
-//! All memory and all processors are in one proximity domain.
+//! Hyper-V declares its window to Windows in this way (docs/spec/integration-services.md section
+//! 9). All memory and all processors are in one proximity domain.
 
 use acpi_tables::sdt::Sdt;
 

@@ -50,8 +50,8 @@ use crate::smbios::MachineIdentity;
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
 
-/// The first KVM memory slot of devices. RAM uses the first two, firmware 8 to 10, the generation id
-/// 11, and added memory those from 64 on.
+/// The first KVM memory slot of devices. RAM uses the first two, firmware 8 to 10, the generation
+/// id 11, and added memory those from 64 on.
 const FIRST_WINDOW_SLOT: u32 = 16;
 
 impl Machine {

@@ -72,8 +72,8 @@ impl GuestServices {
             .as_ref()
             .filter(|all| matches!(all.state(ServiceKind::Shutdown), Some(ServiceState::Ready(_))));
         let Some(services) = services else { return otherwise() };
-        // Forced: Windows refuses otherwise while its screen is locked and programs run. Linux makes
-        // no difference.
+        // Forced: Windows refuses otherwise while its screen is locked and programs run. Linux
+        // makes no difference.
         let reason = "SynthVM was told to end".to_owned();
         let request =
             ShutdownRequest { mode: ShutdownMode::PowerOff, force: true, reason, seconds: 0 };

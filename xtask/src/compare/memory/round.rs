@@ -57,8 +57,8 @@ pub(super) struct Run {
     pub(super) cost: Cost,
 }
 
-/// Measures all changes on both machines, and powers them off. Returns the results by change, in the
-/// order of [`CHANGES`]: SynthVM's and the peer's.
+/// Measures all changes on both machines, and powers them off. Returns the results by change, in
+/// the order of [`CHANGES`]: SynthVM's and the peer's.
 ///
 /// # Errors
 /// A message: a guest was lost, did not reach a size, or the host did not get the memory.

@@ -25,7 +25,7 @@ impl Side {
         let device = ["-device", "virtio-balloon-pci"].map(str::to_owned);
         let qemu = Machine::qemu("QEMU", guest, size, &device)?;
         Ok([
-            // The guest reports its memory at once, not after 45 s.
+            // The guest reports its memory immediately, not after 45 s.
             Side { machine: synthvm }.load("hv_balloon", "pressure_report_delay=0")?,
             Side { machine: qemu }.load("virtio_balloon", "")?,
         ])

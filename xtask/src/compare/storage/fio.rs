@@ -36,8 +36,8 @@ pub(super) const GATHER: [&str; 3] =
     ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59 > /run/lines"];
 
 /// Returns a command that prints one of these lines, counted from 0, or nothing after the last. One
-/// line per command, and short output of [`super::super::machine::Machine::interrupts`], because QEMU
-/// loses bytes of its serial port if hundreds arrive while no program reads.
+/// line per command, and short output of [`super::super::machine::Machine::interrupts`], because
+/// QEMU loses bytes of its serial port if hundreds arrive while no program reads.
 pub(super) fn show(line: usize) -> [String; 4] {
     ["sed".to_owned(), "-n".to_owned(), format!("{}p", line + 1), "/run/lines".to_owned()]
 }

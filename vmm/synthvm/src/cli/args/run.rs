@@ -79,9 +79,10 @@ pub(in crate::cli) struct RunArgs {
 
     /// Adds a VMBus disk: PATH, ram:SIZE (in the host's memory, lost when the machine ends),
     /// null:SIZE (drops writes, reads as zero); or keys: path, ram, null,
-    /// size=SIZE (creates the image if it does not exist), format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
-    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed,
-    /// parents=named|refuse, iops=N, bps=SIZE and the same with read- or write-
+    /// size=SIZE (creates the image if it does not exist), format=raw|vhdx|vhd|qcow2,
+    /// readonly=on|off, controller=0..15, lun=0..63, id, serial, block-size=512|4096,
+    /// cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed, parents=named|refuse,
+    /// iops=N, bps=SIZE and the same with read- or write-
     #[arg(long, value_name = "PATH|ram:SIZE|null:SIZE[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
     /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a
@@ -123,8 +124,8 @@ pub(in crate::cli) struct RunArgs {
     net: Vec<String>,
 
     /// Screen, keyboard and mouse: none, headless (for synthvm screenshot, send-keys, type and
-    /// pointer), vnc=unix:PATH, vnc=127.0.0.1:PORT with password-file=FILE, or web=127.0.0.1:PORT (a page
-    /// for browsers, whose link is printed; port 0: any free port) [default: none];
+    /// pointer), vnc=unix:PATH, vnc=127.0.0.1:PORT with password-file=FILE, or web=127.0.0.1:PORT
+    /// (a page for browsers, whose link is printed; port 0: any free port) [default: none];
     /// keys: mode, resolution=WIDTHxHEIGHT [default: 1024x768], vnc, password-file,
     /// view-password-file, tls-cert, tls-key, web. May be given several times
     #[arg(
