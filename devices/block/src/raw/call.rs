@@ -108,6 +108,20 @@ impl Call {
         });
         (result > 0).then_some(result)
     }
+
+    /// Writes to the page cache on this thread, on the descriptor for [`Self::way`], if the storage
+    /// can do that without a wait. Returns the result of the call. `None`: the call is no such
+    /// write, or must be durable.
+    pub(super) fn write_at_once(self, file: &File) -> Option<i32> {
+        let Self::Write { memory, offset, way: Way::Cached, durable: false } = self else {
+            return None;
+        };
+        let fd = file.as_raw_fd();
+        Some(with_pieces(memory, |pieces, count| {
+            // SAFETY: the call's memory is valid; the descriptor is open while `file` lives.
+            unsafe { libc::pwritev2(fd, pieces, count, offset as libc::off_t, libc::RWF_NOWAIT) }
+        }))
+    }
 }
 
 fn with_pieces(memory: Memory, call: impl FnOnce(*const libc::iovec, libc::c_int) -> isize) -> i32 {

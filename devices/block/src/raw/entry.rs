@@ -19,11 +19,15 @@ pub(super) struct Entry {
 }
 
 /// Returns the ring's entry for `call`. `None`: the ring has no such operation. `fixed`: the memory
-/// that is registered with the ring.
+/// that is registered with the ring. `at_once`: a write fails with EAGAIN if it would have to wait.
 ///
 /// # Safety
 /// The call's memory is valid.
-pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>) -> Option<Entry> {
+pub(super) unsafe fn entry(
+    call: Call,
+    fixed: Option<&FixedMemory>,
+    at_once: bool,
+) -> Option<Entry> {
     let index = match call {
         Call::Read { memory, .. } | Call::Write { memory, .. } => {
             // SAFETY: the caller guarantees it.
@@ -33,7 +37,11 @@ pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>) -> Option<En
     };
     let entry = match call {
         Call::Read { memory, offset, way } => read(memory, offset, way, index),
-        Call::Write { memory, offset, way, durable } => write(memory, offset, way, durable, index),
+        Call::Write { memory, offset, way, durable } => {
+            let durable = if durable { libc::RWF_DSYNC } else { 0 };
+            let flags = durable | if at_once { libc::RWF_NOWAIT } else { 0 };
+            write(memory, offset, way, flags, index)
+        }
         Call::Sync => opcode::Fsync::new(FLUSHED).flags(FsyncFlags::DATASYNC).build(),
         Call::Allocate { mode, offset, length } => {
             opcode::Fallocate::new(CACHED, length).offset(offset).mode(mode).build()
@@ -74,14 +82,8 @@ fn read(memory: Memory, offset: u64, way: Way, index: Option<u16>) -> squeue::En
     }
 }
 
-fn write(
-    memory: Memory,
-    offset: u64,
-    way: Way,
-    durable: bool,
-    index: Option<u16>,
-) -> squeue::Entry {
-    let (file, flags) = (file(way), if durable { libc::RWF_DSYNC } else { 0 });
+fn write(memory: Memory, offset: u64, way: Way, flags: i32, index: Option<u16>) -> squeue::Entry {
+    let file = file(way);
     match (memory, index) {
         (Memory::One(base, len), Some(index)) => {
             opcode::WriteFixed::new(file, base, len, index).offset(offset).rw_flags(flags).build()

@@ -51,6 +51,9 @@ pub(super) struct Image {
     /// Delays discards of a block device.
     #[cfg(any(test, feature = "conformance"))]
     pub(super) discard_gate: Option<Arc<crate::conformance::Gate>>,
+    /// Delays writes.
+    #[cfg(test)]
+    pub(super) write_gate: Option<Arc<crate::conformance::Gate>>,
 }
 
 /// Operations that the storage does not support. Each was tried once, and a substitute is used
@@ -65,6 +68,10 @@ pub(super) struct Lacks {
     pub(super) zeroing: AtomicBool,
     /// BLKDISCARD.
     pub(super) discarding: AtomicBool,
+    /// RWF_NOWAIT for writes to the page cache. Not known before the first such write.
+    pub(super) cached_nowait: OnceLock<bool>,
+    /// RWF_NOWAIT for direct writes.
+    pub(super) direct_nowait: AtomicBool,
 }
 
 impl Image {
@@ -95,6 +102,8 @@ impl Image {
             trace: None,
             #[cfg(any(test, feature = "conformance"))]
             discard_gate: None,
+            #[cfg(test)]
+            write_gate: None,
         }
     }
 
@@ -109,6 +118,10 @@ impl Image {
         if let Some(result) = self.fault() {
             return result;
         }
+        #[cfg(test)]
+        if let (Call::Write { .. }, Some(gate)) = (call, &self.write_gate) {
+            gate.pass();
+        }
         #[cfg(any(test, feature = "conformance"))]
         if let (Call::DiscardBlocks { .. }, Some(gate)) = (call, &self.discard_gate) {
             gate.pass();
@@ -118,11 +131,55 @@ impl Image {
         if let Some(trace) = &self.trace
             && let Some(ticket) = super::trace::issue(trace, call)
         {
-            let result = call.make(self.file_of(call.way()));
+            let result = self.make(call);
             super::trace::complete(trace, ticket, result);
             return result;
         }
-        call.make(self.file_of(call.way()))
+        self.make(call)
+    }
+
+    fn make(&self, call: Call) -> i32 {
+        let file = self.file_of(call.way());
+        if self.lacks.cached_nowait.get().is_none()
+            && let Some(result) = call.write_at_once(file)
+        {
+            let lacks = matches!(-result, libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS);
+            let _ = self.lacks.cached_nowait.set(lacks);
+            if result > 0 {
+                return result;
+            }
+        }
+        call.make(file)
+    }
+
+    /// Returns whether the kernel may make `call` of a ring wait for calls to other files. It
+    /// leaves writes to files that cannot be done without a wait to threads of its own, sorted by
+    /// inode into 64 queues for all rings of a thread. One write to a stalled file system then
+    /// stops its queue (Linux io_uring/io-wq.c, `io_wq_hash_work`). Newer kernels except some
+    /// direct writes.
+    pub(super) fn is_queued_by_rings(&self, call: Call) -> bool {
+        matches!(call, Call::Write { .. }) && !self.is_device
+    }
+
+    /// Returns whether a ring may try the write `call` without a wait.
+    pub(super) fn may_write_at_once(&self, call: Call) -> bool {
+        match call {
+            Call::Write { way: Way::Direct, .. } if self.direct.is_some() => {
+                !self.lacks.direct_nowait.load(Ordering::Relaxed)
+            }
+            // It waits for the storage in any case.
+            Call::Write { durable: true, .. } => false,
+            _ => self.lacks.cached_nowait.get() == Some(&false),
+        }
+    }
+
+    /// Takes the result of a write that a ring has tried without a wait. Returns whether the write
+    /// has to be made again in the normal way.
+    pub(super) fn must_wait_to_write(&self, call: Call, result: i32) -> bool {
+        if result == -libc::EOPNOTSUPP && matches!(call, Call::Write { durable: false, .. }) {
+            self.lacks.direct_nowait.store(true, Ordering::Relaxed);
+        }
+        matches!(-result, libc::EAGAIN | libc::EOPNOTSUPP) && self.is_queued_by_rings(call)
     }
 
     /// Makes `call` on this thread if it reads and need not wait, as [`Call::read_at_once`] does.

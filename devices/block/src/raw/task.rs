@@ -91,6 +91,10 @@ impl Task {
         }
     }
 
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
     pub(super) fn into_completion(self, result: Result<(), IoError>) -> Completion {
         self.request.complete(result, self.copied)
     }

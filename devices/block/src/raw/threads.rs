@@ -1,5 +1,5 @@
-//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls
-//! without an operation of rings.
+//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls that
+//! a ring does not have or would make wait behind those of other files.
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,7 +36,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Work {
-    jobs: VecDeque<(Box<Request>, Arc<Returns>)>,
+    jobs: VecDeque<(Task, Arc<Returns>)>,
     idle: usize,
     /// Threads that execute a discard or zeroing.
     clearing: usize,
@@ -123,12 +123,12 @@ impl Shared {
     fn serve(&self) {
         let mut work = lock(&self.work);
         loop {
-            if let Some((request, returns)) = work.next() {
-                let (touches, clears) = (touches(&request), clears(&request));
+            if let Some((task, returns)) = work.next() {
+                let (touches, clears) = (touches(task.request()), clears(task.request()));
                 self.busy.fetch_add(1, Ordering::AcqRel);
                 work.clearing += usize::from(clears);
                 drop(work);
-                let done = Task::new(request).run(&self.image);
+                let done = task.run(&self.image);
                 // The count comes first: a queue with its last request back may be the last queue
                 // of the image.
                 self.busy.fetch_sub(1, Ordering::AcqRel);
@@ -147,12 +147,12 @@ impl Shared {
 }
 
 impl Work {
-    /// Returns the next request. Discards leave some threads to other requests.
-    fn next(&mut self) -> Option<(Box<Request>, Arc<Returns>)> {
+    /// Returns the next task. Discards leave some threads to other requests.
+    fn next(&mut self) -> Option<(Task, Arc<Returns>)> {
         if self.clearing < MAX_CLEARING {
             return self.jobs.pop_front();
         }
-        let other = self.jobs.iter().position(|(request, _)| !clears(request))?;
+        let other = self.jobs.iter().position(|(task, _)| !clears(task.request()))?;
         self.jobs.remove(other)
     }
 }
@@ -202,17 +202,21 @@ impl ThreadedQueue {
     pub(super) fn wake(&self) {
         let _ = self.returns.event.write(1);
     }
-}
 
-impl Queue for ThreadedQueue {
-    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
-        if requests.is_empty() {
+    /// Gives tasks to the threads, which make all calls that remain of each.
+    pub(super) fn give(&self, tasks: impl ExactSizeIterator<Item = Task>) {
+        let count = tasks.len();
+        if count == 0 {
             return;
         }
-        let count = requests.len();
-        lock(&self.returns.finished).touching += requests.iter().filter(|one| touches(one)).count();
+        let mut touching = 0;
         let mut work = lock(&self.pool.shared.work);
-        work.jobs.extend(requests.drain(..).map(|request| (request, Arc::clone(&self.returns))));
+        work.jobs.extend(tasks.map(|task| {
+            touching += usize::from(touches(task.request()));
+            (task, Arc::clone(&self.returns))
+        }));
+        // No thread can take a task before `work` is unlocked.
+        lock(&self.returns.finished).touching += touching;
         let (waiting, idle) = (work.jobs.len(), work.idle);
         drop(work);
         if waiting > idle {
@@ -223,6 +227,12 @@ impl Queue for ThreadedQueue {
             1 => self.pool.shared.more.notify_one(),
             _ => self.pool.shared.more.notify_all(),
         }
+    }
+}
+
+impl Queue for ThreadedQueue {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
+        self.give(requests.drain(..).map(Task::new));
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>) {
@@ -243,9 +253,9 @@ impl Drop for ThreadedQueue {
     /// memory.
     fn drop(&mut self) {
         let mut forgotten = 0;
-        lock(&self.pool.shared.work).jobs.retain(|(request, returns)| {
+        lock(&self.pool.shared.work).jobs.retain(|(task, returns)| {
             let keep = !Arc::ptr_eq(returns, &self.returns);
-            forgotten += usize::from(!keep && touches(request));
+            forgotten += usize::from(!keep && touches(task.request()));
             keep
         });
         let mut finished = lock(&self.returns.finished);

@@ -90,12 +90,15 @@ pub(super) struct UringQueue {
     helper: Helper,
 }
 
-/// The image's threads, for requests that may take long and have calls without an operation of the
-/// ring. The ring polls their event, so that its own descriptor stays the queue's only event.
+/// The image's threads, for discards of devices, which a ring does not have, and for writes that
+/// would wait in the ring behind those of other files ([`Image::is_queued_by_rings`]). The ring
+/// polls their event, so that its own descriptor stays the queue's only event.
 #[derive(Default)]
 struct Helper {
     /// The queue to the threads, created when it is first needed.
     queue: Option<ThreadedQueue>,
+    /// Tasks to give to the threads.
+    tasks: Vec<Task>,
     /// The number of requests at the threads.
     requests: usize,
     /// Whether the ring polls the threads' event.
@@ -167,10 +170,11 @@ impl UringQueue {
             } else if self.flushing.is_empty() && !self.to_flush.is_empty() {
                 self.begin_flush();
             } else {
+                self.give_to_helper();
                 self.poll_helper();
                 self.enter();
                 // Calls that were made on this thread may have successors.
-                if self.ready.is_empty() {
+                if self.ready.is_empty() && self.helper.tasks.is_empty() {
                     break;
                 }
             }
@@ -182,7 +186,7 @@ impl UringQueue {
             let Some(request) = self.waiting.pop_front() else { return };
             // BLKDISCARD is the only call without an operation of the ring.
             if self.image.is_device && request.operation == Operation::Discard {
-                self.help(request);
+                self.helper.tasks.push(Task::new(request));
                 continue;
             }
             let task = Some(Task::new(request));
@@ -200,19 +204,31 @@ impl UringQueue {
         }
     }
 
-    /// Gives a request to the image's threads.
-    fn help(&mut self, request: Box<Request>) {
+    /// Leaves the rest of a task to the image's threads.
+    fn hand_over(&mut self, id: u32) {
+        if let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::take) {
+            self.free.push(id);
+            self.helper.tasks.push(task);
+        }
+    }
+
+    /// Gives the tasks for the image's threads to them.
+    fn give_to_helper(&mut self) {
+        let tasks = self.helper.tasks.len();
+        if tasks == 0 {
+            return;
+        }
         if self.helper.queue.is_none() && !self.broken {
             self.helper.queue = ThreadedQueue::new(self.pool.get(&self.image)).ok();
         }
-        match &mut self.helper.queue {
+        match &self.helper.queue {
             Some(queue) if !self.broken => {
-                queue.submit(&mut vec![request]);
-                self.helper.requests += 1;
+                self.helper.requests += tasks;
+                queue.give(self.helper.tasks.drain(..));
             }
-            // Without a thread, or a ring that can report its result, the request runs here: slow,
+            // Without a thread, or a ring that can report its result, the requests run here: slow,
             // but correct.
-            _ => self.done.push(Task::new(request).run(&self.image)),
+            _ => self.done.extend(self.helper.tasks.drain(..).map(|task| task.run(&self.image))),
         }
     }
 
@@ -264,12 +280,17 @@ impl UringQueue {
     }
 
     fn make(&mut self, user_data: u64, call: Call) {
+        let queued = self.image.is_queued_by_rings(call) && !self.broken;
+        let at_once = queued && self.image.may_write_at_once(call);
+        if queued && !at_once {
+            return self.hand_over(user_data as u32);
+        }
         #[cfg(test)]
         if let Some(result) = self.image.fault() {
             return self.returned(user_data, result);
         }
         // SAFETY: the call's memory belongs to its task, which is still in its slot.
-        let entry = unsafe { entry(call, self.fixed.as_deref()) };
+        let entry = unsafe { entry(call, self.fixed.as_deref(), at_once) };
         let Some(Entry { entry, fixed }) = entry.filter(|_| !self.broken) else {
             let result = self.image.perform(call);
             return self.returned(user_data, result);
@@ -408,10 +429,15 @@ impl UringQueue {
     }
 
     fn task_returned(&mut self, id: u32, result: i32) {
-        if let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) {
-            task.returned(&self.image, result);
-            self.ready.push_back(id);
+        let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) else { return };
+        if result < 0
+            && let Next::Call(call) = task.next(&self.image)
+            && self.image.must_wait_to_write(call, result)
+        {
+            return self.hand_over(id);
         }
+        task.returned(&self.image, result);
+        self.ready.push_back(id);
     }
 }
 
@@ -444,8 +470,8 @@ impl Drop for UringQueue {
         if !self.broken {
             self.enter();
         }
-        // The threads' requests have no memory: requests that were begun end by themselves. The
-        // poll has to end here.
+        // The poll has to end here. The threads' queue itself waits for requests with memory, when
+        // it is dropped.
         self.helper.queue.iter().for_each(ThreadedQueue::wake);
         while self.in_kernel != 0 {
             if self.next_completion().is_some() {

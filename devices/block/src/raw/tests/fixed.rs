@@ -179,6 +179,8 @@ fn test_fixed_first_and_last_bytes_of_regions_and_chunks_are_moved_and_what_stra
             (0, 2 * 4096, &[7, 9], 0),
             (0, 2 * 4096, &[39, 0], 0),
         ] {
+            // Writes to the page cache are made by the image's threads.
+            let expected = if cache == CacheMode::None { expected } else { expected / 2 };
             assert_eq!(
                 there_and_back(&raw, &ram, offset, len, pages),
                 expected,

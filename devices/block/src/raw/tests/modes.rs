@@ -4,6 +4,8 @@ use std::os::fd::AsRawFd;
 
 use std::cell::RefCell;
 
+use vmm_sys_util::tempfile::TempFile;
+
 use super::super::*;
 use super::image;
 use crate::conformance::{CAPACITY, FaultPlan, check, check_faults, check_read_only, check_reopen};
@@ -14,9 +16,14 @@ fn options(io: IoMode, cache: CacheMode) -> RawOptions {
 }
 
 fn conforms(io: IoMode, cache: CacheMode) {
+    conforms_with(io, cache, || image(CAPACITY));
+}
+
+/// Checks images in files that `file` creates.
+fn conforms_with(io: IoMode, cache: CacheMode, file: impl Fn() -> TempFile) {
     let files = RefCell::new(Vec::new());
     let make = |plan: Option<&FaultPlan>| -> Arc<dyn Backend> {
-        let file = image(CAPACITY);
+        let file = file();
         let mut raw = RawFile::open_with(file.as_path(), &options(io, cache)).unwrap();
         if let Some(plan) = plan {
             Arc::get_mut(&mut raw.image).unwrap().faults = Some(plan.clone());
@@ -29,10 +36,10 @@ fn conforms(io: IoMode, cache: CacheMode) {
         files.borrow_mut().clear();
         make(Some(plan))
     });
-    let file = image(CAPACITY);
-    check_reopen(|| Arc::new(RawFile::open_with(file.as_path(), &options(io, cache)).unwrap()));
+    let reopened = file();
+    check_reopen(|| Arc::new(RawFile::open_with(reopened.as_path(), &options(io, cache)).unwrap()));
     let read_only = RawOptions { read_only: true, ..options(io, cache) };
-    let file = image(CAPACITY);
+    let file = file();
     check_read_only(|| Arc::new(RawFile::open_with(file.as_path(), &read_only).unwrap()));
 }
 
@@ -54,6 +61,25 @@ fn test_threads_writeback_conforms() {
 #[test]
 fn test_threads_direct_conforms() {
     conforms(IoMode::Threads, CacheMode::None);
+}
+
+#[test]
+fn test_uring_on_a_file_system_in_memory_conforms() {
+    let memory = Path::new("/dev/shm");
+    if !uring_is_here() || !memory.is_dir() {
+        return;
+    }
+    let file = || {
+        let file = TempFile::new_in(memory).unwrap();
+        file.as_file().set_len(CAPACITY).unwrap();
+        file
+    };
+    conforms_with(IoMode::Uring, CacheMode::Writeback, file);
+    let direct = RawFile::open_with(file().as_path(), &options(IoMode::Uring, CacheMode::None));
+    // Older kernels have no direct I/O there.
+    if !matches!(direct, Err(OpenError::NoDirect { .. })) {
+        conforms_with(IoMode::Uring, CacheMode::None, file);
+    }
 }
 
 #[test]
