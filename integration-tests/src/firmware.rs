@@ -197,7 +197,7 @@ impl FirmwareMachine {
     /// # Errors
     /// The emulator cannot be fetched, or ends.
     pub fn emulated(options: &FirmwareOptions) -> Result<FirmwareMachine, VmError> {
-        FirmwareMachine::qemu(options, &["-accel", "tcg", "-cpu", "max,-la57"])
+        FirmwareMachine::qemu(options, &["-accel", "tcg", "-cpu", host::PROCESSOR])
     }
 
     /// Starts a machine in QEMU with KVM, whose disks are virtio-blk and whose discs are IDE.

@@ -32,7 +32,7 @@ pub struct QemuGuest {
 impl QemuGuest {
     /// Starts a guest in an emulated machine. Does not wait until the guest is up.
     pub fn emulated(guest: &GuestImage) -> Result<QemuGuest, HostError> {
-        let machine = ["-machine", "q35", "-accel", "tcg", "-cpu", "max,-la57", "-m", "512"];
+        let machine = ["-machine", "q35", "-accel", "tcg", "-cpu", host::PROCESSOR, "-m", "512"];
         QemuGuest::start(guest, &machine.map(str::to_owned), "")
     }
 

@@ -23,6 +23,7 @@ use guest_images::Kernel;
 use guest_images::cache::target_dir;
 
 pub use emulated::EmulatedHost;
+pub(crate) use emulator::PROCESSOR;
 pub use image::emulator;
 
 /// Number of attempts to start a host.
