@@ -13,17 +13,20 @@ pub fn mix(value: u64) -> u64 {
 /// the seed and its own offset, so pieces of any size and order form the same whole.
 pub fn fill(buffer: &mut [u8], seed: u64, offset: u64) {
     let base = mix(seed);
-    let mut at = offset;
-    let mut rest = buffer;
-    while !rest.is_empty() {
-        let word = mix(base ^ (at / 8)).to_le_bytes();
-        let skip = (at % 8) as usize;
-        let take = rest.len().min(8 - skip);
-        let (now, later) = rest.split_at_mut(take);
-        now.copy_from_slice(&word[skip..skip + take]);
-        at += take as u64;
-        rest = later;
+    let word = |number: u64| mix(base ^ number).to_le_bytes();
+    let skip = (offset % 8) as usize;
+    let first = buffer.len().min((8 - skip) % 8);
+    let (first, rest) = buffer.split_at_mut(first);
+    first.copy_from_slice(&word(offset / 8)[skip..][..first.len()]);
+    // A length that the compiler knows: streams of gigabytes are checked in emulated machines.
+    let mut pieces = rest.chunks_exact_mut(8);
+    let mut number = offset.div_ceil(8);
+    for piece in &mut pieces {
+        piece.copy_from_slice(&word(number));
+        number += 1;
     }
+    let last = pieces.into_remainder();
+    last.copy_from_slice(&word(number)[..last.len()]);
 }
 
 /// Returns the offset of the first byte that differs from the pattern; `None` if all match.
