@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use synthvm_sockets::protocol::service_of;
+use vmbus_loopback::bare::BareChannel;
 use vmbus_protocol::Guid;
 use vmbus_protocol::message::MessageType;
 
@@ -156,24 +157,43 @@ fn test_each_end_closes_its_half_and_still_receives() {
     machine.assert_empty();
 }
 
+/// Sends frames until neither the socket nor the ring takes more. Returns the number of bytes.
+fn fill(machine: &Machine, channel: &mut BareChannel) -> usize {
+    let chunk = [7; 4000];
+    let mut sent = 0;
+    loop {
+        let before = machine.report().bytes_to_host;
+        if try_send(channel, &chunk) {
+            sent += chunk.len();
+            continue;
+        }
+        machine.guest.bus.wait_until_idle();
+        thread::yield_now();
+        if machine.report().bytes_to_host == before {
+            return sent;
+        }
+    }
+}
+
+#[test]
+fn test_program_that_has_ended_its_half_and_reads_late_gets_all_bytes() {
+    let mut machine = Machine::new();
+    let (mut channel, mut stream) = machine.pair(4);
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(receive(&mut channel), []);
+    let sent = fill(&machine, &mut channel);
+    stream.read_exact(&mut vec![0; sent]).unwrap();
+    send(&mut channel, &[]);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    machine.await_end(channel);
+}
+
 // A7.5
 #[test]
 fn test_program_that_ends_while_bytes_wait_ends_the_connection() {
     let mut machine = Machine::new();
     let (mut channel, stream) = machine.pair(4);
-    // Until neither the socket nor the ring takes more.
-    let chunk = [7; 4000];
-    loop {
-        let before = machine.report().bytes_to_host;
-        if try_send(&mut channel, &chunk) {
-            continue;
-        }
-        machine.guest.bus.wait_until_idle();
-        thread::yield_now();
-        if machine.report().bytes_to_host == before && !try_send(&mut channel, &chunk) {
-            break;
-        }
-    }
+    fill(&machine, &mut channel);
     drop(stream);
     assert_eq!(receive_all(&mut channel), []);
     machine.await_end(channel);

@@ -11,7 +11,7 @@ use vmbus_host::{Channel, ChannelKey, OfferError};
 use vmbus_protocol::Guid;
 use vmm_sys_util::epoll::EventSet;
 
-use super::{EventLoop, SOCKET_EVENTS, Token};
+use super::{EventLoop, FULL_SOCKET_EVENTS, SOCKET_EVENTS, Token};
 use crate::device::ConnectionDevice;
 use crate::limits::MAX_CONNECTIONS;
 use crate::protocol::{Initiator, offer};
@@ -22,6 +22,8 @@ pub(super) struct Connection {
     stage: Stage,
     /// It is in the queue of connections with work.
     is_ready: bool,
+    /// The loop gets the event that the socket takes bytes.
+    awaits_space: bool,
 }
 
 enum Stage {
@@ -33,6 +35,12 @@ enum Stage {
         reply: Option<String>,
     },
     Open(Box<Pump<Channel>>),
+}
+
+impl Connection {
+    fn new(stage: Stage) -> Self {
+        Self { stage, is_ready: false, awaits_space: false }
+    }
 }
 
 /// A connection to be offered.
@@ -61,7 +69,7 @@ impl EventLoop {
         let device = ConnectionDevice::new(offer, id, Arc::clone(&self.shared));
         let key = self.bus.offer(Box::new(device))?;
         let stage = Stage::Offered { key, socket, reply };
-        self.connections.insert(id, Connection { stage, is_ready: false });
+        self.connections.insert(id, Connection::new(stage));
         self.offered.push_back((Instant::now() + self.open_timeout, id));
         self.shared.counters.pending.add(1);
         Ok(())
@@ -94,7 +102,7 @@ impl EventLoop {
         counter.add(1);
         counters.open.add(1);
         let stage = Stage::Open(Box::new(Pump::new(channel, socket)));
-        self.connections.insert(id, Connection { stage, is_ready: false });
+        self.connections.insert(id, Connection::new(stage));
         self.make_ready(id);
     }
 
@@ -130,9 +138,37 @@ impl EventLoop {
     }
 
     pub(super) fn socket_event(&mut self, id: u64, events: u32) {
-        if let Some(Connection { stage: Stage::Open(pump), .. }) = self.connections.get_mut(&id) {
-            pump.socket_events(events);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Stage::Open(pump) = &mut connection.stage else { return };
+        if pump.socket_events(events) {
             self.make_ready(id);
+        } else if connection.awaits_space && !pump.is_socket_full() {
+            // The host program has read, although the socket was not full.
+            connection.awaits_space = false;
+            let socket = pump.socket().as_raw_fd();
+            // Without the change, the event comes again.
+            let _ = self.rewatch(socket, SOCKET_EVENTS, Token::Socket(id));
+        }
+    }
+
+    /// Asks for the event that the socket of a connection takes bytes, if it was full. Returns
+    /// false if that is not possible.
+    fn await_space(&mut self, id: u64) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return true };
+        let Stage::Open(pump) = &connection.stage else { return true };
+        if connection.awaits_space || !pump.is_socket_full() {
+            return true;
+        }
+        connection.awaits_space = true;
+        let socket = pump.socket().as_raw_fd();
+        match self.rewatch(socket, FULL_SOCKET_EVENTS, Token::Socket(id)) {
+            Ok(()) => true,
+            Err(error) => {
+                self.shared.counters.failed.add(1);
+                self.log
+                    .log(|suppressed| warn!(%error, suppressed, "a socket connection was reset"));
+                false
+            }
         }
     }
 
@@ -151,13 +187,15 @@ impl EventLoop {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_ready = false;
             let Stage::Open(pump) = &mut connection.stage else { continue };
-            match pump.turn(scratch, &self.shared.counters) {
-                Ok(Turn::Idle) if pump.must_poll() => self.polled.push(id),
+            let turn = pump.turn(scratch, &self.shared.counters);
+            let (must_poll, relid) = (pump.must_poll(), pump.rings().relid());
+            match turn {
+                Ok(Turn::Idle | Turn::More) if !self.await_space(id) => self.close(id),
+                Ok(Turn::Idle) if must_poll => self.polled.push(id),
                 Ok(Turn::Idle) => {}
                 Ok(Turn::More) => self.make_ready(id),
                 Ok(Turn::Ended) => self.close(id),
                 Err(fault) => {
-                    let relid = pump.rings().relid();
                     self.shared.counters.broken.add(1);
                     self.log.log(|suppressed| {
                         warn!(relid, %fault, suppressed, "the guest broke a socket connection");

@@ -31,7 +31,10 @@ const MAX_EVENTS: usize = 128;
 
 /// Events of a socket, each reported once: the loop remembers them.
 const SOCKET_EVENTS: EventSet =
-    EventSet::IN.union(EventSet::OUT).union(EventSet::READ_HANG_UP).union(EventSet::EDGE_TRIGGERED);
+    EventSet::IN.union(EventSet::READ_HANG_UP).union(EventSet::EDGE_TRIGGERED);
+
+/// Events of a socket that was full. Otherwise each read of the host program would wake the loop.
+const FULL_SOCKET_EVENTS: EventSet = SOCKET_EVENTS.union(EventSet::OUT);
 
 /// The state of the thread.
 pub(crate) struct EventLoop {
@@ -204,5 +207,11 @@ impl EventLoop {
     fn watch(&self, descriptor: RawFd, events: EventSet, token: Token) -> io::Result<()> {
         let event = EpollEvent::new(events, token.to_data());
         self.epoll.ctl(ControlOperation::Add, descriptor, event)
+    }
+
+    /// Changes the events of a watched descriptor. Those that it has already are reported again.
+    fn rewatch(&self, descriptor: RawFd, events: EventSet, token: Token) -> io::Result<()> {
+        let event = EpollEvent::new(events, token.to_data());
+        self.epoll.ctl(ControlOperation::Modify, descriptor, event)
     }
 }

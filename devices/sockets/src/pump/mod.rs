@@ -164,14 +164,32 @@ impl<R: Rings> Pump<R> {
         &mut self.rings
     }
 
-    /// Takes the events that epoll reports for the socket.
-    pub fn socket_events(&mut self, events: u32) {
+    /// Returns the socket.
+    pub(crate) fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// Takes the events that epoll reports for the socket. Returns false if the connection knew
+    /// them already.
+    pub fn socket_events(&mut self, events: u32) -> bool {
+        let known = self.known_events();
         let has = |event: libc::c_int| events & event as u32 != 0;
         let gone = has(libc::EPOLLHUP) || has(libc::EPOLLERR);
         self.peer_gone |= gone;
         self.to_guest.ends |= gone || has(libc::EPOLLRDHUP);
         self.to_guest.is_readable |= self.to_guest.ends || has(libc::EPOLLIN);
         self.to_host.is_writable |= gone || has(libc::EPOLLOUT);
+        self.known_events() != known
+    }
+
+    fn known_events(&self) -> [bool; 4] {
+        let ToGuest { is_readable, ends, .. } = self.to_guest;
+        [self.peer_gone, ends, is_readable, self.to_host.is_writable]
+    }
+
+    /// Returns true if the socket was full, so that the event of free space is needed.
+    pub(crate) fn is_socket_full(&self) -> bool {
+        !self.to_host.takes()
     }
 
     /// Returns true if the guest does not signal free space, so that the loop must look for it.

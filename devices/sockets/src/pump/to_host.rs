@@ -11,9 +11,9 @@ use crate::protocol::{Frame, HEADER_BYTES, frame};
 use crate::unix;
 
 /// The state of the direction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ToHost {
-    /// The socket may take bytes.
+    /// The socket may take bytes. Only an attempt shows that it is full.
     pub(super) is_writable: bool,
     /// The first frame in the ring, if the socket has taken only a part of it.
     partial: Option<Partial>,
@@ -49,6 +49,12 @@ pub(crate) struct Mark {
     /// Bytes of the frame that are among the pieces.
     bytes: u32,
     length: u32,
+}
+
+impl Default for ToHost {
+    fn default() -> Self {
+        Self { is_writable: true, partial: None, traced: 0, stage: Stage::default() }
+    }
 }
 
 impl ToHost {
