@@ -11,7 +11,7 @@ use vmbus_host::{Channel, ChannelKey, OfferError};
 use vmbus_protocol::Guid;
 use vmm_sys_util::epoll::EventSet;
 
-use super::{EventLoop, FULL_SOCKET_EVENTS, SOCKET_EVENTS, Token};
+use super::{EventLoop, FULL_SOCKET_EVENTS, SOCKET_EVENTS, Scheduling, Token};
 use crate::device::ConnectionDevice;
 use crate::limits::MAX_CONNECTIONS;
 use crate::protocol::{Initiator, offer};
@@ -181,13 +181,16 @@ impl EventLoop {
     }
 
     /// Gives each connection with work one turn.
-    pub(super) fn give_turns(&mut self, scratch: &mut Scratch) {
+    pub(super) fn give_turns(&mut self, scratch: &mut Scratch, scheduling: &mut Scheduling) {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_ready = false;
             let Stage::Open(pump) = &mut connection.stage else { continue };
             let turn = pump.turn(scratch, &self.shared.counters);
+            if let Some(load) = pump.take_load() {
+                scheduling.record(load);
+            }
             let (must_poll, relid) = (pump.must_poll(), pump.rings().relid());
             match turn {
                 Ok(Turn::Idle | Turn::More) if !self.await_space(id) => self.close(id),

@@ -3,6 +3,7 @@
 mod clients;
 mod connection;
 mod requests;
+mod scheduling;
 mod token;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +25,7 @@ use crate::sockets::SocketOptions;
 
 use clients::Client;
 use connection::Connection;
+use scheduling::Scheduling;
 use token::Token;
 
 /// Events of one wait.
@@ -97,9 +99,10 @@ impl EventLoop {
     pub(crate) fn run(mut self) {
         let mut events = vec![EpollEvent::default(); MAX_EVENTS];
         let mut scratch = Scratch::default();
+        let mut scheduling = Scheduling::of_this_thread();
         let shared = Arc::clone(&self.shared);
         loop {
-            let has_clients = self.wait(&mut events);
+            let has_clients = self.wait(&mut events, &mut scheduling);
             if shared.inbox().stop {
                 return self.end();
             }
@@ -112,18 +115,20 @@ impl EventLoop {
                 self.accept_clients();
             }
             self.expire();
-            self.give_turns(&mut scratch);
+            self.give_turns(&mut scratch, &mut scheduling);
         }
     }
 
     /// Waits for events. Returns whether host programs may wait to be accepted.
-    fn wait(&mut self, events: &mut [EpollEvent]) -> bool {
-        let timeout = self.timeout(Instant::now());
+    fn wait(&mut self, events: &mut [EpollEvent], scheduling: &mut Scheduling) -> bool {
+        let start = Instant::now();
+        let timeout = self.timeout(start);
         // Rounded up: a wait that ends too early is followed by another one.
         let millis = timeout
             .map_or(-1, |time| i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
         // Only a signal is an error: the descriptor and the list are valid.
         let count = self.epoll.wait(millis, events).unwrap_or_default();
+        scheduling.slept(start.elapsed());
         let mut has_clients = self.accepts_from.is_some();
         for event in events.iter().take(count) {
             match Token::from_data(event.data()) {

@@ -3,6 +3,7 @@
 //! The kernel copies the bytes directly between the socket and guest memory: there is no buffer in
 //! between, and the space in the ring and in the socket is all flow control that there is.
 
+mod load;
 mod to_guest;
 mod to_host;
 
@@ -16,8 +17,11 @@ use crate::limits::{CLOSING_ROUNDS, TURN_ROUNDS};
 use crate::protocol::{BadFrame, MAX_PACKET};
 use crate::unix::Pieces;
 
+use load::Moved;
 use to_guest::ToGuest;
 use to_host::{Mark, ToHost};
+
+pub(crate) use load::Load;
 
 pub use crate::counters::Counters;
 
@@ -98,6 +102,7 @@ pub struct Pump<R> {
     socket: UnixStream,
     to_host: ToHost,
     to_guest: ToGuest,
+    moved: Moved,
     /// The host program has closed its end, in both directions.
     peer_gone: bool,
     /// Dropped last: the guest gets its memory back then.
@@ -154,6 +159,7 @@ impl<R: Rings> Pump<R> {
             socket,
             to_host: ToHost::default(),
             to_guest: ToGuest::default(),
+            moved: Moved::default(),
             peer_gone: false,
             rings,
         }
@@ -190,6 +196,11 @@ impl<R: Rings> Pump<R> {
     /// Returns true if the socket was full, so that the event of free space is needed.
     pub(crate) fn is_socket_full(&self) -> bool {
         !self.to_host.takes()
+    }
+
+    /// Returns the load that the last turn was. `None`: it moved no byte.
+    pub(crate) fn take_load(&mut self) -> Option<Load> {
+        self.moved.take_load()
     }
 
     /// Returns true if the guest does not signal free space, so that the loop must look for it.

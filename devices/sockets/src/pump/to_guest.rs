@@ -86,6 +86,7 @@ impl<R: Rings> Pump<R> {
         self.to_guest.is_readable = read == planned || self.to_guest.ends;
         counters.reads.add(1);
         counters.bytes_to_guest.add(read.into());
+        self.moved.to_guest += read as usize;
         let mut left = read;
         for most in frames.iter() {
             let length = left.min(*most);

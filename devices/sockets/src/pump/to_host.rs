@@ -140,6 +140,7 @@ impl<R: Rings> Pump<R> {
                     self.to_host.is_writable = number == total;
                     counters.writes.add(1);
                     counters.bytes_to_host.add(number as u64);
+                    self.moved.to_host += number;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.to_host.is_writable = false;
