@@ -85,7 +85,7 @@ pub fn run(data: &[u8]) {
             world.step(&mut input, &mut pump);
             pump.socket_events(poll(&events));
             match pump.turn(&mut scratch, &counters) {
-                Ok(Turn::Idle | Turn::More) => {}
+                Ok(Turn::Idle | Turn::More | Turn::Lingering) => {}
                 Ok(Turn::Ended) => break,
                 Err(fault) => {
                     assert!(world.is_broken, "a sound guest was reset: {fault}");

@@ -25,7 +25,8 @@ mod unix;
 
 pub use counters::SocketReport;
 pub use limits::{
-    CLIENT_TIMEOUT, CONNECT_TIMEOUT, MAX_CLIENTS, MAX_CONNECTIONS, MAX_REQUESTS, OPEN_TIMEOUT,
+    CLIENT_TIMEOUT, CONNECT_TIMEOUT, LINGER_TIME, MAX_CLIENTS, MAX_CONNECTIONS, MAX_REQUESTS,
+    OPEN_TIMEOUT,
 };
 pub use services::Services;
 pub use sockets::{SocketOptions, Sockets};

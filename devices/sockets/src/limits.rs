@@ -19,6 +19,11 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// program listens, and never if none does.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time after the last byte to the guest in which the guest must end its direction too, if the host
+/// program has closed its socket. An offer that is rescinded earlier is an error for a write of
+/// Linux that is just returning.
+pub const LINGER_TIME: Duration = Duration::from_millis(200);
+
 /// Time for which a request is tried again while the queue of the listening program is full. Linux
 /// waits two seconds for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

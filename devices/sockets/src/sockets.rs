@@ -10,7 +10,7 @@ use vmbus_host::VmBus;
 
 use crate::counters::SocketReport;
 use crate::event_loop::EventLoop;
-use crate::limits::OPEN_TIMEOUT;
+use crate::limits::{LINGER_TIME, OPEN_TIMEOUT};
 use crate::services::Services;
 use crate::shared::Shared;
 
@@ -26,11 +26,19 @@ pub struct SocketOptions {
     pub services: Services,
     /// Time in which the guest must open a connection. Default: [`OPEN_TIMEOUT`].
     pub open_timeout: Duration,
+    /// Time in which the guest must end a connection that a host program has closed. Default:
+    /// [`LINGER_TIME`].
+    pub linger_time: Duration,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { listener: None, services: Services::default(), open_timeout: OPEN_TIMEOUT }
+        Self {
+            listener: None,
+            services: Services::default(),
+            open_timeout: OPEN_TIMEOUT,
+            linger_time: LINGER_TIME,
+        }
     }
 }
 

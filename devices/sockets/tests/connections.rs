@@ -14,7 +14,7 @@ use vmbus_protocol::Guid;
 use vmbus_protocol::message::MessageType;
 
 use common::{
-    Machine, PORT, pattern, read_line, receive, receive_all, send, try_receive, try_send,
+    LONG, Machine, PORT, pattern, read_line, receive, receive_all, send, try_receive, try_send,
 };
 
 // A7.1: through rings that are far smaller than the data.
@@ -102,7 +102,7 @@ fn test_host_connects_with_a_line_and_data_behind_it_arrives() {
 // A7.3: no program of the guest listens.
 #[test]
 fn test_host_gets_an_end_without_ok_if_the_guest_does_not_open_in_time() {
-    let mut machine = Machine::with_open_timeout(Duration::from_millis(1));
+    let mut machine = Machine::with_timeouts([Duration::from_millis(1), LONG]);
     let stream = machine.dial(PORT);
     let offer = machine.next_offer();
     assert_eq!(read_line(&stream), "");
@@ -200,6 +200,36 @@ fn test_program_that_ends_while_bytes_wait_ends_the_connection() {
     machine.assert_empty();
 }
 
+// A7.5: the guest is the last to end its direction. A rescind before that would be an error for its
+// write that the program has answered.
+#[test]
+fn test_program_that_answers_and_closes_is_rescinded_when_the_guest_has_ended_too() {
+    let mut machine = Machine::with_timeouts([LONG; 2]);
+    let (mut channel, mut stream) = machine.pair(4);
+    stream.write_all(b"answer").unwrap();
+    drop(stream);
+    assert_eq!(receive_all(&mut channel), b"answer");
+    send(&mut channel, b"too late");
+    // A rescind would arrive before this refusal.
+    let endpoint = machine.endpoint();
+    machine.post_connect(endpoint, service_of(PORT));
+    machine.guest.expect(MessageType::TlConnectResult);
+    assert_eq!(machine.report().open, 1);
+    send(&mut channel, &[]);
+    machine.await_end(channel);
+    machine.assert_empty();
+}
+
+#[test]
+fn test_guest_that_does_not_end_a_closed_connection_in_time_is_rescinded() {
+    let mut machine = Machine::with_timeouts([LONG, Duration::from_millis(1)]);
+    let (mut channel, stream) = machine.pair(4);
+    drop(stream);
+    assert_eq!(receive_all(&mut channel), []);
+    machine.await_end(channel);
+    machine.assert_empty();
+}
+
 // A7.5: the guest closes the channel, as a program of the guest that was killed.
 #[test]
 fn test_guest_that_closes_gets_one_rescind_and_the_program_its_last_bytes() {
@@ -234,6 +264,9 @@ fn test_hundreds_of_connections_one_after_the_other_use_the_same_relid() {
         }
         drop(stream);
         assert_eq!(receive_all(&mut channel), []);
+        if round % 2 != 0 {
+            send(&mut channel, &[]);
+        }
         machine.await_end(channel);
         machine.assert_empty();
     }

@@ -15,7 +15,7 @@ use vmbus_protocol::message::{MessageType, TlConnectRequest};
 use vmbus_protocol::{Guid, MessageBuffer};
 use vmbus_ring::OutPacket;
 
-use common::{Machine, PORT, read_line, receive, send};
+use common::{LONG, Machine, PORT, read_line, receive, send};
 
 /// Writes packets that break a connection.
 type Bad = fn(&mut BareChannel);
@@ -141,7 +141,7 @@ fn test_programs_that_say_nothing_do_not_keep_others_out() {
 // The guest's program has given up: the offer is never opened.
 #[test]
 fn test_offers_that_the_guest_ignores_or_releases_end_the_programs_connections() {
-    let mut machine = Machine::with_open_timeout(Duration::from_millis(1));
+    let mut machine = Machine::with_timeouts([Duration::from_millis(1), LONG]);
     let listener = machine.listen(PORT);
     for released in [false, true] {
         let offer = machine.connect(PORT);

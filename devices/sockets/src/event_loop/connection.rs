@@ -24,6 +24,8 @@ pub(super) struct Connection {
     is_ready: bool,
     /// The loop gets the event that the socket takes bytes.
     awaits_space: bool,
+    /// It is in the queue of connections that the guest must end.
+    is_lingering: bool,
 }
 
 enum Stage {
@@ -39,7 +41,7 @@ enum Stage {
 
 impl Connection {
     fn new(stage: Stage) -> Self {
-        Self { stage, is_ready: false, awaits_space: false }
+        Self { stage, is_ready: false, awaits_space: false, is_lingering: false }
     }
 }
 
@@ -137,6 +139,26 @@ impl EventLoop {
         }
     }
 
+    /// Gives the guest time to end a connection that the host program has closed.
+    fn linger(&mut self, id: u64) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !std::mem::replace(&mut connection.is_lingering, true)
+        {
+            self.lingering.push_back((Instant::now() + self.linger_time, id));
+        }
+    }
+
+    /// Drops the connections that the guest has not ended in time.
+    pub(super) fn expire_lingering(&mut self, now: Instant) {
+        while let Some((end, id)) = self.lingering.front().copied() {
+            if end > now && self.connections.contains_key(&id) {
+                return;
+            }
+            self.lingering.pop_front();
+            self.close(id);
+        }
+    }
+
     pub(super) fn socket_event(&mut self, id: u64, events: u32) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Stage::Open(pump) = &mut connection.stage else { return };
@@ -193,9 +215,12 @@ impl EventLoop {
             }
             let (must_poll, relid) = (pump.must_poll(), pump.rings().relid());
             match turn {
-                Ok(Turn::Idle | Turn::More) if !self.await_space(id) => self.close(id),
+                Ok(Turn::Idle | Turn::More | Turn::Lingering) if !self.await_space(id) => {
+                    self.close(id);
+                }
                 Ok(Turn::Idle) if must_poll => self.polled.push(id),
                 Ok(Turn::Idle) => {}
+                Ok(Turn::Lingering) => self.linger(id),
                 Ok(Turn::More) => self.make_ready(id),
                 Ok(Turn::Ended) => self.close(id),
                 Err(fault) => {

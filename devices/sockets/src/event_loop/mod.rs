@@ -46,6 +46,7 @@ pub(crate) struct EventLoop {
     services: Services,
     listener: Option<UnixListener>,
     open_timeout: Duration,
+    linger_time: Duration,
     /// The time until which nothing is accepted, because no descriptor was left.
     accepts_from: Option<Instant>,
     next_id: u64,
@@ -62,12 +63,14 @@ pub(crate) struct EventLoop {
     clients: VecDeque<Client>,
     /// Connections to guests that do not signal free space.
     polled: Vec<u64>,
+    /// Connections that the guest must end, by the end of its time.
+    lingering: VecDeque<(Instant, u64)>,
     log: LogRateLimiter,
 }
 
 impl EventLoop {
     pub(crate) fn new(options: SocketOptions, bus: VmBus, shared: Arc<Shared>) -> io::Result<Self> {
-        let SocketOptions { listener, services, open_timeout } = options;
+        let SocketOptions { listener, services, open_timeout, linger_time } = options;
         let epoll = Epoll::new()?;
         let events = Self {
             shared,
@@ -76,6 +79,7 @@ impl EventLoop {
             services,
             listener,
             open_timeout,
+            linger_time,
             accepts_from: None,
             next_id: 0,
             connections: HashMap::new(),
@@ -85,6 +89,7 @@ impl EventLoop {
             retry_at: None,
             clients: VecDeque::new(),
             polled: Vec::new(),
+            lingering: VecDeque::new(),
             log: LogRateLimiter::default(),
         };
         events.watch(events.shared.wake.as_raw_fd(), EventSet::IN, Token::Wake)?;
@@ -155,6 +160,7 @@ impl EventLoop {
         let ends = [
             self.offered.front().map(|(end, _)| *end),
             self.clients.front().map(Client::deadline),
+            self.lingering.front().map(|(end, _)| *end),
             self.accepts_from,
             self.retry_at,
             (!self.polled.is_empty()).then(|| now + SPACE_POLL),
@@ -186,6 +192,7 @@ impl EventLoop {
     fn expire(&mut self) {
         let now = Instant::now();
         self.expire_offers(now);
+        self.expire_lingering(now);
         self.expire_clients(now);
         for id in std::mem::take(&mut self.polled) {
             self.make_ready(id);

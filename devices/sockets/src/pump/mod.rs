@@ -124,6 +124,9 @@ pub enum Turn {
     Idle,
     /// There is more work.
     More,
+    /// All work is done, and the host program is gone. The guest knows, and should end the
+    /// connection: drop it if that takes too long.
+    Lingering,
     /// The connection has ended: drop it.
     Ended,
 }
@@ -235,14 +238,28 @@ impl<R: Rings> Pump<R> {
                 // If the socket takes nothing, the ring stays masked: doorbells would wake the
                 // loop in vain.
                 let has_more = self.to_host.takes() && self.rings.incoming().unmask()?;
-                return Ok(if has_more { Turn::More } else { Turn::Idle });
+                return Ok(match has_more {
+                    true => Turn::More,
+                    false if self.is_lingering() => Turn::Lingering,
+                    false => Turn::Idle,
+                });
             }
         }
         Ok(Turn::More)
     }
 
-    /// Returns true if no byte can move any more. The guest waits for the rescind that follows.
+    /// Returns true if both ends know that no byte can move any more. The guest waits for the
+    /// rescind that follows.
     fn has_ended(&self) -> bool {
+        self.to_guest.is_finished() && self.to_host.is_ended()
+    }
+
+    /// Returns true if no byte can move any more, and the guest has not ended its direction.
+    ///
+    /// If the offer were rescinded now, a write of Linux that is just returning would fail: after
+    /// the signal, `vmbus_sendpacket` checks for a rescind. The program would get ENOMEM for bytes
+    /// that have arrived and that the host program has answered.
+    fn is_lingering(&self) -> bool {
         self.to_guest.is_finished() && (self.peer_gone || self.to_host.is_finished())
     }
 }

@@ -63,8 +63,14 @@ impl ToHost {
         self.stage == Stage::Discards || self.is_writable
     }
 
+    /// Returns true if the host program gets no more bytes.
     pub(super) fn is_finished(&self) -> bool {
         self.stage != Stage::Open
+    }
+
+    /// Returns true if the guest has sent its FIN.
+    pub(super) fn is_ended(&self) -> bool {
+        self.stage == Stage::Ended
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use synthvm_sockets::protocol::{data_header, service_of};
-use synthvm_sockets::{Services, SocketOptions, SocketReport, Sockets};
+
+use synthvm_sockets::{LINGER_TIME, Services, SocketOptions, SocketReport, Sockets};
 use vmbus_loopback::bare::{BareChannel, BareGuest, GuestOffer};
 use vmbus_protocol::message::{MessageType, TlConnectRequest};
 use vmbus_protocol::{Guid, MessageBuffer};
@@ -17,6 +18,9 @@ use vmbus_ring::OutPacket;
 
 /// The port that most tests connect to.
 pub const PORT: u32 = 5000;
+
+/// A timeout that no test reaches.
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// First page of memory that tests use for rings themselves.
 pub const RINGS: usize = 1024;
@@ -45,11 +49,13 @@ impl Drop for Folder {
     }
 }
 
-fn start(folder: &Folder, guest: &BareGuest, open_timeout: Duration) -> Sockets {
+fn start(folder: &Folder, guest: &BareGuest, timeouts: [Duration; 2]) -> Sockets {
+    let [open_timeout, linger_time] = timeouts;
     let base = folder.path("vm");
     let listener = Some(UnixListener::bind(&base).unwrap());
     let services = Services::at(&base);
-    Sockets::start(SocketOptions { listener, services, open_timeout }, &guest.bus).unwrap()
+    let options = SocketOptions { listener, services, open_timeout, linger_time };
+    Sockets::start(options, &guest.bus).unwrap()
 }
 
 /// A machine with host sockets.
@@ -64,13 +70,14 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
-        Self::with_open_timeout(Duration::from_secs(60))
+        Self::with_timeouts([LONG, LINGER_TIME])
     }
 
-    pub fn with_open_timeout(open_timeout: Duration) -> Self {
+    /// Returns a machine with a timeout to open a connection, and one to end it.
+    pub fn with_timeouts(timeouts: [Duration; 2]) -> Self {
         let folder = Folder::new();
         let (guest, _) = BareGuest::new(Vec::new());
-        let sockets = start(&folder, &guest, open_timeout);
+        let sockets = start(&folder, &guest, timeouts);
         Self { guest, sockets, folder, taken: 0, next_endpoint: 1 }
     }
 
@@ -80,7 +87,7 @@ impl Machine {
         let saved = self.guest.bus.save().unwrap();
         self.guest.replace_bus(Vec::new());
         std::fs::remove_file(self.folder.path("vm")).unwrap();
-        self.sockets = start(&self.folder, &self.guest, Duration::from_secs(60));
+        self.sockets = start(&self.folder, &self.guest, [LONG, LINGER_TIME]);
         self.guest.bus.restore(&saved).unwrap();
         self.guest.bus.resume();
     }
