@@ -6,7 +6,10 @@ use crate::protocol::{ServiceKind, Status, Version};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
     /// The machine does not offer the service.
-    #[error("the machine does not offer the service `{0}`; start it with --services")]
+    #[error(
+        "the machine does not offer the service `{0}`; start it with --services {list}",
+        list = offering(*.0)
+    )]
     NotOffered(ServiceKind),
     /// The guest has not opened the channel.
     #[error("the guest has no driver for `{0}`{advice}", advice = driver(*.0))]
@@ -49,6 +52,14 @@ pub enum ServiceError {
     /// The host's part failed, for example a file.
     #[error("{0}")]
     Host(String),
+}
+
+/// Returns the shortest value of `--services` that offers a service.
+fn offering(kind: ServiceKind) -> &'static str {
+    match kind {
+        ServiceKind::Copy => "all",
+        _ => "default",
+    }
 }
 
 /// Returns advice about the driver.

@@ -40,9 +40,11 @@ impl Adapters {
     /// There is no such card; or there is more than one, and `id` is `None`.
     pub(super) fn id(&self, id: Option<&str>, key: AdapterKey) -> Result<String, String> {
         let card = match (id, self.cards.as_slice()) {
-            (_, []) => return Err("the machine has no network card".to_owned()),
+            (_, []) => {
+                return Err("the machine has no network card; start it with --net".to_owned());
+            }
             (None, [only]) => only,
-            (None, _) => return Err(format!("name a network card: {}", self.names())),
+            (None, _) => return Err(format!("name a network card by --card: {}", self.names())),
             (Some(id), cards) => cards
                 .iter()
                 .find(|card| card.id == id)
