@@ -1,10 +1,18 @@
 //! The server's copy of the screen: what viewers are sent, and when each tile changed.
 
+mod moves;
+
 use synthvm_video::Frame;
 use synthvm_video::protocol::Rectangle;
 
 use crate::protocol::Area;
-use crate::tiles::{TILE, TileSet};
+use crate::segments::{Move, SEGMENT, SegmentSet};
+
+/// Columns and rows of a tile.
+const TILE: usize = 16;
+
+/// Pixels of a segment.
+const PIXELS: usize = SEGMENT as usize;
 
 /// A copy of the screen. All viewers are sent from it, so all see the same picture.
 #[derive(Debug)]
@@ -19,14 +27,28 @@ pub(crate) struct Canvas {
     refresh: u64,
     /// The bytes of the part of a row that is read.
     row: Vec<u8>,
+    previous: Previous,
+}
+
+/// Rows as they were before a refresh.
+#[derive(Debug, Default)]
+struct Previous {
+    /// As the canvas has them. Empty: nothing has looked for moves yet.
+    pixels: Vec<u32>,
+    /// The refresh in which each row was copied last.
+    copied: Vec<u64>,
 }
 
 /// The result of a refresh.
 #[derive(Debug)]
 pub(crate) struct Refreshed {
-    /// Tiles that have changed.
-    pub(crate) changed: TileSet,
-    /// Number of tiles that were compared.
+    /// Segments that have changed.
+    pub(crate) changed: SegmentSet,
+    /// Areas that have moved, in the order in which they can be moved one after the other.
+    pub(crate) moves: Vec<Move>,
+    /// Segments that still differ after the moves.
+    pub(crate) rest: SegmentSet,
+    /// Number of segments that were compared.
     pub(crate) compared: usize,
 }
 
@@ -34,7 +56,7 @@ impl Canvas {
     /// Returns a black canvas.
     pub(crate) fn new(width: u16, height: u16) -> Self {
         let size = usize::from(width) * usize::from(height);
-        let tiles = [width, height].map(|one| usize::from(one.div_ceil(TILE)));
+        let tiles = [width, height].map(|one| usize::from(one).div_ceil(TILE));
         Self {
             width,
             height,
@@ -42,6 +64,7 @@ impl Canvas {
             changed: vec![0; tiles[0] * tiles[1]],
             refresh: 0,
             row: Vec::new(),
+            previous: Previous::default(),
         }
     }
 
@@ -60,66 +83,90 @@ impl Canvas {
         self.changed.fill(refresh);
     }
 
-    /// Copies rectangles of a frame of the canvas's size, and returns the tiles that differ.
-    pub(crate) fn refresh(&mut self, frame: &Frame, rectangles: &[Rectangle]) -> Refreshed {
+    /// Copies rectangles of a frame of the canvas's size, and returns what differs. `finds_moves`:
+    /// whether it is of use to know that areas have moved.
+    pub(crate) fn refresh(
+        &mut self,
+        frame: &Frame,
+        rectangles: &[Rectangle],
+        finds_moves: bool,
+    ) -> Refreshed {
         self.refresh += 1;
-        let mut compared = TileSet::new(self.width, self.height);
-        let mut changed = compared.clone();
+        if finds_moves && self.previous.pixels.is_empty() {
+            let height = self.height.into();
+            self.previous =
+                Previous { pixels: vec![0; self.pixels.len()], copied: vec![0; height] };
+        }
+        let mut changed = SegmentSet::new(self.width, self.height);
+        let mut compared = 0;
         for rectangle in rectangles {
             let Rectangle { left, top, right, bottom } = *rectangle;
-            let right = right.min(self.width.into());
-            for y in top..bottom.min(self.height.into()) {
-                self.refresh_row(frame, y, left as usize..right as usize, &mut changed);
+            // Whole segments.
+            let left = left as usize / PIXELS * PIXELS;
+            let right = (right as usize).next_multiple_of(PIXELS).min(self.width.into());
+            let (top, bottom) = (top as usize, (bottom as usize).min(self.height.into()));
+            if left >= right || top >= bottom {
+                continue;
             }
-            let half = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-            let (x, y) = (half(left), half(top));
-            let (width, height) = (half(right) - x.min(half(right)), half(bottom) - y);
-            compared.add_area(Area { x, y, width, height });
+            for y in top..bottom {
+                self.refresh_row(frame, y, left..right, finds_moves, &mut changed);
+            }
+            compared += (right - left).div_ceil(PIXELS) * (bottom - top);
         }
-        Refreshed { changed, compared: compared.count() }
+        self.note_changes(&changed);
+        let mut rest = changed.clone();
+        let moves = if finds_moves { moves::find(self, &changed) } else { Vec::new() };
+        moves.iter().for_each(|one| rest.remove_area(one.area));
+        Refreshed { changed, moves, rest, compared }
     }
 
     fn refresh_row(
         &mut self,
         frame: &Frame,
-        y: u32,
+        y: usize,
         columns: std::ops::Range<usize>,
-        changed: &mut TileSet,
+        finds_moves: bool,
+        changed: &mut SegmentSet,
     ) {
+        let row = u32::try_from(y).ok().and_then(|y| frame.row(y));
         let Some(bytes) =
-            frame.row(y).and_then(|row| row.subslice(columns.start * 4, columns.len() * 4).ok())
+            row.and_then(|row| row.subslice(columns.start * 4, columns.len() * 4).ok())
         else {
             return;
         };
         self.row.resize(bytes.len(), 0);
         bytes.copy_to(&mut self.row[..]);
-        let (tile, row) = (usize::from(TILE), y as usize / usize::from(TILE));
-        let start = y as usize * usize::from(self.width);
-        let (mut pixels, _) = self.row.as_chunks::<4>();
-        let mut x = columns.start;
-        while x < columns.end {
-            let end = (x + 1).next_multiple_of(tile).min(columns.end);
-            let (new, rest) = pixels.split_at(end - x);
-            let old = &mut self.pixels[start + x..start + end];
-            let pixel = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) & 0x00FF_FFFF;
-            // Compares all, without a branch for each.
-            let differs = old.iter().zip(new).fold(0, |all, (old, new)| all | (old ^ pixel(new)));
-            if differs != 0 {
-                old.iter_mut().zip(new).for_each(|(old, new)| *old = pixel(new));
-                changed.add(x / tile, row);
-                let columns = usize::from(self.width.div_ceil(TILE));
-                self.changed[row * columns + x / tile] = self.refresh;
-            }
-            (pixels, x) = (rest, end);
+        let start = y * usize::from(self.width);
+        let old = &mut self.pixels[start + columns.start..start + columns.end];
+        if !compare(old, &self.row, |index| changed.add(columns.start / PIXELS + index, y)) {
+            return;
+        }
+        if finds_moves && self.previous.copied[y] != self.refresh {
+            self.previous.copied[y] = self.refresh;
+            let whole = start..start + usize::from(self.width);
+            self.previous.pixels[whole.clone()].copy_from_slice(&self.pixels[whole]);
+        }
+        let (new, _) = self.row.as_chunks::<4>();
+        let old = &mut self.pixels[start + columns.start..start + columns.end];
+        old.iter_mut().zip(new).for_each(|(old, new)| *old = pixel(new));
+    }
+
+    /// Notes the refresh in which tiles with changed segments changed last.
+    fn note_changes(&mut self, changed: &SegmentSet) {
+        let tiles = changed.merged(TILE);
+        for row in 0..tiles.rows() {
+            let first = row * tiles.columns();
+            tiles.row(row).for_each(|column| self.changed[first + column] = self.refresh);
         }
     }
 
     /// Returns the refresh in which an area changed last, at the canvas's size.
     pub(crate) fn changed_at(&self, area: Area) -> u64 {
         let area = area.clipped(self.width, self.height);
-        let columns = usize::from(self.width.div_ceil(TILE));
+        let columns = usize::from(self.width).div_ceil(TILE);
         let tiles = |start: u16, length: u16| {
-            usize::from(start / TILE)..(usize::from(start) + usize::from(length)).div_ceil(16)
+            let start = usize::from(start);
+            start / TILE..(start + usize::from(length)).div_ceil(TILE)
         };
         let rows = tiles(area.y, area.height);
         let cells = rows.flat_map(|row| {
@@ -139,4 +186,53 @@ impl Canvas {
         }
         into.resize(area.pixels(), 0);
     }
+
+    /// Returns some pixels of a row.
+    fn row(&self, y: usize, columns: std::ops::Range<usize>) -> &[u32] {
+        let start = y * usize::from(self.width);
+        &self.pixels[start + columns.start..start + columns.end]
+    }
+
+    /// Returns some pixels of a row as they were before the last refresh, which looked for moves.
+    fn previous_row(&self, y: usize, columns: std::ops::Range<usize>) -> &[u32] {
+        if !self.has_row_changed(y) {
+            return self.row(y, columns);
+        }
+        let start = y * usize::from(self.width);
+        &self.previous.pixels[start + columns.start..start + columns.end]
+    }
+
+    /// Returns whether a row changed in the last refresh, which looked for moves.
+    fn has_row_changed(&self, y: usize) -> bool {
+        self.previous.copied[y] == self.refresh
+    }
+}
+
+/// Compares a part of a row with that of the frame, and calls `differs` with each segment that has
+/// other pixels. Returns whether there is one.
+fn compare(old: &[u32], new: &[u8], mut differs: impl FnMut(usize)) -> bool {
+    let different = |old: &[u32], new: &[[u8; 4]]| {
+        // Compares all, without a branch for each.
+        old.iter().zip(new).fold(0, |all, (old, new)| all | (old ^ pixel(new))) != 0
+    };
+    let (new, _) = new.as_chunks::<4>();
+    // Whole segments apart, so that their length is known when this is compiled.
+    let ((olds, old_rest), (news, new_rest)) =
+        (old.as_chunks::<PIXELS>(), new.as_chunks::<PIXELS>());
+    let mut is_any = false;
+    for (index, (old, new)) in olds.iter().zip(news).enumerate() {
+        if different(old, new) {
+            differs(index);
+            is_any = true;
+        }
+    }
+    if different(old_rest, new_rest) {
+        differs(olds.len());
+        is_any = true;
+    }
+    is_any
+}
+
+fn pixel(bytes: &[u8; 4]) -> u32 {
+    u32::from_le_bytes(*bytes) & 0x00FF_FFFF
 }

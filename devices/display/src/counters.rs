@@ -31,10 +31,12 @@ pub struct ServerReport {
     pub bytes: u64,
     /// Times that changes of the screen were read.
     pub refreshes: u64,
-    /// Tiles that were compared, and tiles of them that had changed.
-    pub compared_tiles: u64,
-    /// Tiles that had changed.
-    pub changed_tiles: u64,
+    /// Areas that have moved, and that viewers were told to copy (CopyRect).
+    pub copied_rectangles: u64,
+    /// Segments, 16 pixels of a row, that were compared.
+    pub compared_segments: u64,
+    /// Segments that had changed.
+    pub changed_segments: u64,
 }
 
 /// A counter of the server's thread.
@@ -69,8 +71,9 @@ pub(crate) struct Counters {
     pub(crate) shared_rectangles: Counter,
     pub(crate) bytes: Counter,
     pub(crate) refreshes: Counter,
-    pub(crate) compared_tiles: Counter,
-    pub(crate) changed_tiles: Counter,
+    pub(crate) copied_rectangles: Counter,
+    pub(crate) compared_segments: Counter,
+    pub(crate) changed_segments: Counter,
 }
 
 impl Counters {
@@ -87,8 +90,9 @@ impl Counters {
             shared_rectangles: self.shared_rectangles.get(),
             bytes: self.bytes.get(),
             refreshes: self.refreshes.get(),
-            compared_tiles: self.compared_tiles.get(),
-            changed_tiles: self.changed_tiles.get(),
+            copied_rectangles: self.copied_rectangles.get(),
+            compared_segments: self.compared_segments.get(),
+            changed_segments: self.changed_segments.get(),
         }
     }
 }

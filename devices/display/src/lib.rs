@@ -3,7 +3,8 @@
 //! | module | knowledge |
 //! |---|---|
 //! | [`protocol`] | messages of RFB and the log-in: bytes in, decisions out. No I/O |
-//! | `canvas` | the server's copy of the screen, and which tiles of it have changed |
+//! | `canvas` | the server's copy of the screen, what of it has changed, and what has moved |
+//! | `segments` | sets of segments, 16 pixels of a row, and rectangles that cover them |
 //! | `encode` | rectangles of the canvas as Raw, ZRLE and Tight |
 //! | `keyboard`, `pointer` | input of a viewer as events of the guest's devices |
 //! | `security`, `tls`, `throttle` | passwords, certificates, failed log-ins |
@@ -23,10 +24,10 @@ mod options;
 mod pointer;
 pub mod protocol;
 mod security;
+mod segments;
 mod server;
 mod socket;
 mod throttle;
-mod tiles;
 mod tls;
 mod viewer;
 

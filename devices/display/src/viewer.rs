@@ -1,5 +1,6 @@
 //! One viewer: its socket, its log-in, and the bytes that wait for it.
 
+mod changes;
 mod output;
 mod running;
 mod shared;

@@ -82,7 +82,7 @@ fn test_preferred_encoding_is_the_first_that_the_server_knows() {
 }
 
 #[test]
-fn test_unchanged_tiles_are_not_sent() {
+fn test_unchanged_segments_are_not_sent() {
     let (mut guest, server) = start(640, 480);
     let mut client = Client::view(&server);
     await_picture(&mut client, &guest);
@@ -91,8 +91,8 @@ fn test_unchanged_tiles_are_not_sent() {
     guest.report(0, 0, 640, 480);
     guest.fill(100, 100, 1, 1, |_, _, _| 0x00FF_00FF);
     guest.report(0, 0, 640, 480);
-    let tile = Sent { x: 96, y: 96, width: 16, height: 16, encoding: RAW };
-    assert_eq!(client.update(), [tile]);
+    let segment = Sent { x: 96, y: 100, width: 16, height: 1, encoding: RAW };
+    assert_eq!(client.update(), [segment]);
     assert!(client.shows(640, 480, &guest.pixels));
 }
 

@@ -75,12 +75,14 @@ impl EventLoop {
             let (right, bottom) = (u32::from(width), u32::from(height));
             let all = [Rectangle { left: 0, top: 0, right, bottom }];
             let rectangles = rectangles.filter(|_| !is_other).unwrap_or(&all);
-            let refreshed = self.canvas.refresh(&frame, rectangles);
-            counters.compared_tiles.add(refreshed.compared);
-            counters.changed_tiles.add(refreshed.changed.count());
-            for running in self.viewers.values_mut().filter_map(|one| one.viewer.running()) {
-                running.add_changes(&refreshed.changed);
-            }
+            let mut viewers: Vec<_> =
+                self.viewers.values_mut().filter_map(|one| one.viewer.running()).collect();
+            let size = (width, height);
+            let finds_moves = !is_other && viewers.iter().any(|one| one.follows_moves(size));
+            let refreshed = self.canvas.refresh(&frame, rectangles, finds_moves);
+            counters.compared_segments.add(refreshed.compared);
+            counters.changed_segments.add(refreshed.changed.count());
+            viewers.iter_mut().for_each(|running| running.add_changes(&refreshed, size));
         }
         self.next_refresh = Instant::now() + REFRESH_INTERVAL;
     }

@@ -19,6 +19,17 @@ impl Area {
         usize::from(self.width) * usize::from(self.height)
     }
 
+    /// Returns whether all of another area is in this one.
+    pub fn contains(self, other: Self) -> bool {
+        let has = |start: u16, length: u16, other: u16, others: u16| {
+            let ends = [(start, length), (other, others)]
+                .map(|(start, length)| u32::from(start) + u32::from(length));
+            start <= other && ends[0] >= ends[1]
+        };
+        has(self.x, self.width, other.x, other.width)
+            && has(self.y, self.height, other.y, other.height)
+    }
+
     /// Returns the part of the area on a screen of `width` by `height` pixels, which may be empty.
     pub fn clipped(self, width: u16, height: u16) -> Self {
         let (x, y) = (self.x.min(width), self.y.min(height));

@@ -2,6 +2,8 @@
 
 /// Pixels as they are.
 pub const RAW: i32 = 0;
+/// A rectangle that the viewer copies from elsewhere on its screen.
+pub const COPY_RECT: i32 = 1;
 /// Tight: palettes, and zlib by rectangle.
 pub const TIGHT: i32 = 7;
 /// ZRLE: palettes and runs by tile, and zlib over all.

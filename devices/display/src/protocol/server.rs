@@ -82,6 +82,13 @@ impl<'a> UpdateWriter<'a> {
         self.out.extend(encoding.to_be_bytes());
     }
 
+    /// Tells to copy a rectangle from elsewhere on the screen, as that is after the rectangles
+    /// before.
+    pub fn copy(&mut self, area: Area, x: u16, y: u16) {
+        self.head(area, encoding::COPY_RECT);
+        self.out.extend([x, y].into_iter().flat_map(u16::to_be_bytes));
+    }
+
     /// Tells the size of the screen.
     pub fn desktop_size(&mut self, width: u16, height: u16) {
         self.head(Area { x: 0, y: 0, width, height }, encoding::DESKTOP_SIZE);

@@ -15,7 +15,7 @@ use crate::protocol::{
     RESIZE_INVALID, RESIZE_PROHIBITED, colour_map, encoding, end_of_continuous_updates, fence,
 };
 use crate::security::Permission;
-use crate::tiles::TileSet;
+use crate::segments::{Move, SegmentSet};
 
 /// The compression level of a viewer that prefers none.
 const LEVEL: u8 = 1;
@@ -36,6 +36,7 @@ const MAX_RESIZE_ANSWERS: usize = 16;
 /// What a viewer understands besides pixels.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Abilities {
+    pub(super) copy_rect: bool,
     pub(super) desktop_size: bool,
     pub(super) extended_desktop_size: bool,
     pub(super) cursor: bool,
@@ -74,8 +75,10 @@ pub(crate) struct Running {
     pub(super) streams: Streams,
     /// The size of the screen as the viewer knows it.
     pub(super) size: (u16, u16),
-    /// Tiles that the viewer has not got.
-    pub(super) dirty: TileSet,
+    /// Moves that the viewer has not got, in their order.
+    pub(super) moves: Vec<Move>,
+    /// Segments that the viewer has not got after the moves.
+    pub(super) dirty: SegmentSet,
     /// The viewer cannot learn of another size, and has not got the screen's part that it sees.
     pub(super) is_cut: bool,
     /// The area of requests that are not answered.
@@ -113,7 +116,8 @@ impl Running {
             level: LEVEL,
             streams: Streams::default(),
             size: (width, height),
-            dirty: full(width, height),
+            moves: Vec::new(),
+            dirty: SegmentSet::full(width, height),
             is_cut: false,
             request: None,
             continuous: None,
@@ -140,17 +144,6 @@ impl Running {
     /// Returns whether the viewer has moved the pointer since the last call.
     pub(crate) fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.has_moved)
-    }
-
-    /// Notes changed tiles, of a canvas of the same size as before.
-    pub(crate) fn add_changes(&mut self, changed: &TileSet) {
-        self.dirty.add_all(changed);
-    }
-
-    /// Notes that the canvas has another size.
-    pub(crate) fn resize(&mut self, width: u16, height: u16) {
-        self.dirty = full(width, height);
-        self.is_cut = true;
     }
 
     /// Notes that the guest's pointer has another shape, appeared or disappeared.
@@ -181,6 +174,8 @@ impl Running {
         if self.update.is_empty() {
             if let Some(format) = self.next_format.take() {
                 *self.writer = PixelWriter::new(format);
+                // They are for pixels of the format before.
+                self.drop_moves();
                 self.is_shape_changed = true;
             }
             out.append(&mut self.deferred);
@@ -275,6 +270,7 @@ impl Running {
         let has = |number| encodings.contains(&number);
         let before = self.abilities;
         self.abilities = Abilities {
+            copy_rect: has(encoding::COPY_RECT),
             desktop_size: has(encoding::DESKTOP_SIZE),
             extended_desktop_size: has(encoding::EXTENDED_DESKTOP_SIZE),
             cursor: has(encoding::CURSOR),
@@ -287,6 +283,9 @@ impl Running {
             continuous_updates: has(encoding::CONTINUOUS_UPDATES),
         };
         let now = self.abilities;
+        if !now.copy_rect {
+            self.drop_moves();
+        }
         self.encoding =
             encodings.iter().find_map(|one| Encoding::from_number(*one)).unwrap_or(Encoding::Raw);
         let levels = encodings.iter().filter_map(|one| one.checked_sub(encoding::COMPRESSION_0));
@@ -359,13 +358,6 @@ fn send_keys(events: &[synthvm_input::KeyEvent], input: &Input) {
         [event] => input.key(*event),
         events => input.keys(events),
     };
-}
-
-/// Returns all tiles of a screen.
-fn full(width: u16, height: u16) -> TileSet {
-    let mut tiles = TileSet::new(width, height);
-    tiles.add_area(Area { x: 0, y: 0, width, height });
-    tiles
 }
 
 /// Returns the smallest area with both.

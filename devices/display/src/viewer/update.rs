@@ -4,7 +4,7 @@ use super::running::{Running, Update};
 use super::shared::Shared;
 use crate::encode::{Encoding, Key, TIGHT_MAX_WIDTH};
 use crate::protocol::{Area, UpdateWriter};
-use crate::tiles::TileSet;
+use crate::segments::{Cover, SegmentSet};
 
 impl Running {
     /// Begins an update, if the viewer lacks something. Returns whether it does.
@@ -15,7 +15,8 @@ impl Running {
             return true;
         }
         let mut others = Vec::new();
-        let count = self.write_others(shared, &mut others);
+        let mut count = self.write_others(shared, &mut others);
+        count += self.write_moves(shared, &mut others);
         let areas = self.take_areas(canvas);
         let total = count + areas.len();
         if total == 0 {
@@ -33,6 +34,12 @@ impl Running {
     pub(super) fn encode_next(&mut self, shared: &mut Shared<'_>, out: &mut Vec<u8>) {
         let Some(area) = self.update.0.pop_front() else { return };
         UpdateWriter::resume(out).head(area, self.encoding.number());
+        let canvas = shared.canvas;
+        if self.encoding == Encoding::Raw {
+            // As fast as a copy from the cache.
+            shared.encoder.encode_raw(|pixels| canvas.read(area, pixels), &self.writer, out);
+            return;
+        }
         let key = Key {
             area,
             changed: shared.canvas.changed_at(area),
@@ -46,7 +53,6 @@ impl Running {
             encoded.append(&mut self.streams, out);
             return;
         }
-        let canvas = shared.canvas;
         let encoded = shared.encoder.encode(
             |pixels| canvas.read(area, pixels),
             usize::from(area.width),
@@ -127,22 +133,42 @@ impl Running {
         count
     }
 
-    /// Returns rectangles that cover the tiles that the viewer lacks and wants.
+    /// Writes the moves that wait, if the viewer wants all of what they change, and returns their
+    /// number.
+    fn write_moves(&mut self, shared: &Shared<'_>, out: &mut Vec<u8>) -> usize {
+        let canvas = (shared.canvas.width(), shared.canvas.height());
+        let wanted = [self.request, self.continuous].into_iter().flatten();
+        let is_wanted = |area: Area| wanted.clone().any(|one| one.contains(area));
+        if !self.follows_moves(canvas) || !self.moves.iter().all(|one| is_wanted(one.area)) {
+            self.drop_moves();
+        }
+        let count = self.moves.len();
+        for one in self.moves.drain(..) {
+            UpdateWriter::resume(out).copy(one.area, one.area.x, one.from);
+        }
+        shared.counters.copied_rectangles.add(count);
+        count
+    }
+
+    /// Returns rectangles that cover the segments that the viewer lacks and wants.
     fn take_areas(&mut self, (width, height): (u16, u16)) -> Vec<Area> {
+        let cover = match self.encoding {
+            Encoding::Raw => Cover::Exact,
+            Encoding::Zrle | Encoding::Tight => Cover::Few,
+        };
         let areas = match std::mem::take(&mut self.is_cut) {
             true => {
                 // What is beyond the canvas is black.
-                self.dirty = TileSet::new(width, height);
-                let mut all = TileSet::new(self.size.0, self.size.1);
-                all.add_area(Area { x: 0, y: 0, width: self.size.0, height: self.size.1 });
-                all.into_areas(self.size.0, self.size.1)
+                self.dirty = SegmentSet::new(width, height);
+                let (width, height) = self.size;
+                SegmentSet::full(width, height).into_areas(width, height, cover)
             }
             false => {
-                let mut wanted = TileSet::new(width, height);
+                let mut wanted = SegmentSet::new(width, height);
                 for area in [self.request, self.continuous].into_iter().flatten() {
                     wanted.add_all(&self.dirty.take_area(area));
                 }
-                wanted.into_areas(width, height)
+                wanted.into_areas(width, height, cover)
             }
         };
         let visible = areas.into_iter().map(|area| area.clipped(self.size.0, self.size.1));

@@ -11,6 +11,7 @@ use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush};
 
 pub(crate) const RAW: i32 = 0;
+pub(crate) const COPY_RECT: i32 = 1;
 pub(crate) const TIGHT: i32 = 7;
 pub(crate) const ZRLE: i32 = 16;
 pub(crate) const DESKTOP_SIZE: i32 = -223;
@@ -61,8 +62,8 @@ impl Format {
         };
         let colours = [red, green, blue].into_iter().zip(format.max).zip(format.shift);
         let scaled = colours.map(|((colour, max), shift)| {
-            let value = (f64::from(colour) * f64::from(max) / 255.0).round() as u32;
-            value << shift
+            // To the nearest.
+            ((u32::from(colour) * u32::from(max) * 2 + 255) / 510) << shift
         });
         scaled.sum()
     }
@@ -335,6 +336,12 @@ impl Client {
                 let pixels: Vec<u32> = bytes.chunks(size).map(|pixel| format.read(pixel)).collect();
                 self.put(sent, &pixels);
             }
+            COPY_RECT => {
+                let source = self.read(4);
+                let half =
+                    |at: usize| usize::from(u16::from_be_bytes([source[at], source[at + 1]]));
+                self.copy(sent, half(0), half(2));
+            }
             ZRLE => {
                 let length = word(&mut *self.stream) as usize;
                 let data = self.read(length);
@@ -387,6 +394,16 @@ impl Client {
             assert!(usize::from(sent.x) + width <= self.width);
             self.pixels[start..start + width].copy_from_slice(line);
         }
+    }
+
+    /// Copies the rectangle from elsewhere in the picture, as it was before.
+    fn copy(&mut self, sent: Sent, left: usize, top: usize) {
+        let (width, height) = (usize::from(sent.width), usize::from(sent.height));
+        assert!(left + width <= self.width && top + height <= self.height);
+        let lines = (top..top + height).map(|row| row * self.width + left);
+        let pixels: Vec<u32> =
+            lines.flat_map(|start| self.pixels[start..start + width].iter().copied()).collect();
+        self.put(sent, &pixels);
     }
 
     /// Decompresses a part of a zlib stream. `expected`: its length, if it is known.

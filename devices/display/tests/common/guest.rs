@@ -115,6 +115,35 @@ impl Guest {
         self.report(x, y, width, height);
     }
 
+    /// Moves a rectangle down by some rows, or up if they are negative, without a report. What it
+    /// leaves stays there.
+    pub(crate) fn shift(&mut self, [x, y, width, height]: [usize; 4], rows: isize) {
+        let lines: Vec<Vec<u32>> = (y..y + height)
+            .map(|row| self.pixels[row * self.width + x..][..width].to_vec())
+            .collect();
+        let top = y.checked_add_signed(rows).unwrap();
+        self.fill(x, top, width, height, |_, column, row| lines[row - top][column - x]);
+    }
+
+    /// Scrolls a rectangle up by some rows, or down if they are negative, writes text into the rows
+    /// that are free, and reports it.
+    pub(crate) fn scroll(&mut self, [x, y, width, height]: [usize; 4], rows: isize) {
+        let count = rows.unsigned_abs();
+        let (from, free) = if rows > 0 { (y + count, y + height - count) } else { (y, y) };
+        self.shift([x, from, width, height - count], -rows);
+        self.write([x, free, width, count]);
+        self.report(x, y, width, height);
+    }
+
+    /// Writes text, whose rows and columns differ, without a report.
+    pub(crate) fn write(&mut self, [x, y, width, height]: [usize; 4]) {
+        let (paper, ink) = (self.colour(), self.colour());
+        self.fill(x, y, width, height, |guest, column, row| {
+            let is_blank = (row - y) % 16 < 3 || (column - x) % 8 == 7;
+            if is_blank || guest.below(2) == 0 { paper } else { ink }
+        });
+    }
+
     /// Draws a rectangle without a report.
     pub(crate) fn fill(
         &mut self,
