@@ -24,8 +24,8 @@ impl Deflater {
             let flags = create_comp_flags_from_zip_params(level.into(), WINDOW_BITS, 0);
             Box::new(CompressorOxide::new(flags))
         });
-        compressor.reset();
-        compress_to_output(compressor, bytes, TDEFLFlush::Sync, |part: &[u8]| {
+        // A full flush forgets the history, and clears less memory than a reset.
+        compress_to_output(compressor, bytes, TDEFLFlush::Full, |part: &[u8]| {
             out.extend_from_slice(part);
             true
         });

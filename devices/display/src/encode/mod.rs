@@ -4,6 +4,7 @@
 //! zlib streams refers to no earlier data. So it is encoded once for all viewers that want it, and
 //! a viewer needs no compressor of its own.
 
+mod bits;
 mod cache;
 mod deflate;
 mod encoded;

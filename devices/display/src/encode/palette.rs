@@ -45,6 +45,18 @@ impl Palette {
         (self.slots[self.slot(value)].saturating_sub(1)) as u8
     }
 
+    /// Returns a function that returns indices as [`Palette::index`] does, and is faster if a
+    /// colour is the same as the one before.
+    pub(super) fn indices(&self) -> impl FnMut(u32) -> u8 {
+        let mut last = (self.colours.first().copied().unwrap_or(0), 0);
+        move |value| {
+            if value != last.0 {
+                last = (value, self.index(value));
+            }
+            last.1
+        }
+    }
+
     /// Returns the slot with a colour, or the unused one for it.
     fn slot(&self, value: u32) -> usize {
         let mut slot = (value.wrapping_mul(0x9E37_79B1) >> 23) as usize % SLOTS;

@@ -1,5 +1,9 @@
 //! Tests of lengths and palettes; devices/display/tests decodes whole rectangles.
 
+use miniz_oxide::inflate::stream::{InflateState, inflate};
+use miniz_oxide::{DataFormat, MZFlush};
+
+use super::deflate::Deflater;
 use super::encoded::{Encoded, LengthFormat, Part, Streams, ZRLE_STREAM, put_length};
 use super::palette::Palette;
 
@@ -38,4 +42,21 @@ fn test_first_part_of_a_stream_has_its_header_and_later_ones_do_not() {
     encoded.append(&mut streams, &mut out);
     encoded.append(&mut streams, &mut out);
     assert_eq!(out, [0, 0, 0, 5, 0x78, 1, 1, 2, 3, 0, 0, 0, 3, 1, 2, 3]);
+}
+
+#[test]
+fn test_compressed_data_refers_to_no_earlier_data() {
+    let mut deflater = Deflater::default();
+    let data: Vec<u8> = (0..5000_u32).map(|at| ((at * at) >> 7) as u8).collect();
+    for level in 0..=9 {
+        // Of the same data the second call would be a reference to the first.
+        for _ in 0..2 {
+            let (mut compressed, mut bytes) = (Vec::new(), vec![0; data.len() + 1]);
+            deflater.deflate(&data, level, &mut compressed);
+            let mut fresh = InflateState::new_boxed(DataFormat::Raw);
+            let result = inflate(&mut fresh, &compressed, &mut bytes, MZFlush::Sync);
+            assert_eq!(result.bytes_consumed, compressed.len(), "level {level}");
+            assert_eq!(bytes[..result.bytes_written], data, "level {level}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Tight without JPEG: one colour, a palette, or pixels, and zlib. Source: rfbproto, 7.7.5.
 
+use super::bits::put_bits;
 use super::deflate::Deflater;
 use super::encoded::{Encoded, LengthFormat, Part, TIGHT_STREAM};
 use super::palette::{MAX_COLOURS, Palette};
@@ -48,14 +49,12 @@ pub(super) fn encode(
     let mut bytes = Vec::with_capacity(values.len());
     match colours.len() {
         2 => {
-            for eight in values.chunks(width).flat_map(|row| row.chunks(8)) {
-                let bits = eight.iter().enumerate();
-                bytes.push(
-                    bits.fold(0, |byte, (at, value)| byte | palette.index(*value) << (7 - at)),
-                );
-            }
+            put_bits(values, width, colours[1], &mut bytes);
         }
-        _ => bytes.extend(values.iter().map(|value| palette.index(*value))),
+        _ => {
+            let mut index = palette.indices();
+            bytes.extend(values.iter().map(|value| index(*value)));
+        }
     }
     finish(head, bytes, level, deflater)
 }

@@ -1,6 +1,7 @@
 //! ZRLE: tiles of 64 by 64 pixels as palettes, runs or pixels, and zlib over all of them. Source:
 //! RFC 6143, 7.7.6.
 
+use super::bits::put_bits;
 use super::deflate::Deflater;
 use super::encoded::{Encoded, LengthFormat, Part, ZRLE_STREAM};
 use super::palette::Palette;
@@ -44,12 +45,20 @@ pub(super) fn encode(
 /// Appends a tile in the form that is estimated to be the shortest.
 fn put_tile(tile: &[u32], width: usize, writer: &PixelWriter, out: &mut Vec<u8>) {
     let size = writer.compact_size();
-    let palette = Palette::of(tile.iter().copied(), MAX_RUN_COLOURS);
-    if let Some([colour]) = palette.as_ref().map(Palette::colours) {
+    let Some(&first) = tile.first() else { return };
+    let Some(&second) = tile.iter().find(|value| **value != first) else {
         out.push(1);
-        writer.put_compact(*colour, out);
+        writer.put_compact(first, out);
+        return;
+    };
+    // Text. As bits it is shorter than as runs, of which each has at least a byte.
+    if has_two_colours(tile, first, second)
+        && width.div_ceil(8) * (tile.len() / width.max(1)) <= count_runs(tile)
+    {
+        put_two_colours(tile, width, [first, second], writer, out);
         return;
     }
+    let palette = Palette::of(tile.iter().copied(), MAX_RUN_COLOURS);
     let (mut runs, mut singles) = (0, 0);
     for run in tile.chunk_by(|one, next| one == next) {
         runs += 1 + run.len() / 255;
@@ -85,6 +94,33 @@ fn put_tile(tile: &[u32], width: usize, writer: &PixelWriter, out: &mut Vec<u8>)
     }
 }
 
+/// Returns whether all pixels have one of two colours.
+fn has_two_colours(tile: &[u32], first: u32, second: u32) -> bool {
+    // Compares a part as a whole, without a branch for each pixel.
+    tile.chunks(SIDE).all(|part| {
+        let is_other = |value: &u32| u32::from(*value != first) & u32::from(*value != second);
+        part.iter().map(is_other).fold(0, |all, one| all | one) == 0
+    })
+}
+
+fn count_runs(tile: &[u32]) -> usize {
+    let ends = tile.iter().zip(&tile[1..]).map(|(one, next)| u32::from(one != next));
+    1 + ends.sum::<u32>() as usize
+}
+
+/// Appends a tile of two colours as a bit for each pixel.
+fn put_two_colours(
+    tile: &[u32],
+    width: usize,
+    colours: [u32; 2],
+    writer: &PixelWriter,
+    out: &mut Vec<u8>,
+) {
+    out.push(2);
+    colours.iter().for_each(|colour| writer.put_compact(*colour, out));
+    put_bits(tile, width, colours[1], out);
+}
+
 /// Returns the bits of an index into a palette of at most 16 colours.
 fn bits(colours: usize) -> usize {
     match colours {
@@ -105,11 +141,12 @@ fn put_packed(
     out.push(colours.len() as u8);
     colours.iter().for_each(|colour| writer.put_compact(*colour, out));
     let bits = bits(colours.len());
+    let mut index = palette.indices();
     for row in tile.chunks(width) {
         for group in row.chunks(8 / bits) {
             let indices = group.iter().enumerate();
-            let byte = indices
-                .fold(0, |byte, (at, value)| byte | palette.index(*value) << (8 - bits * (at + 1)));
+            let byte =
+                indices.fold(0, |byte, (at, value)| byte | index(*value) << (8 - bits * (at + 1)));
             out.push(byte);
         }
     }
