@@ -9,6 +9,8 @@ use super::viewer::{RAW, ZRLE};
 pub(super) struct Case {
     pub(super) scene: Scene,
     pub(super) encoding: i32,
+    /// Whether the viewer announces CopyRect.
+    pub(super) copies: bool,
     /// Number of frames.
     pub(super) frames: u16,
 }
@@ -25,14 +27,19 @@ impl Case {
         let frames = FRAMES[usize::from(quick)];
         let mut cases = Vec::new();
         for encoding in [ZRLE, RAW] {
-            for scene in [Scene::Scroll, Scene::Window, Scene::Key] {
-                cases.push(Case { scene, encoding, frames });
+            for (scene, copies) in [
+                (Scene::Scroll, false),
+                (Scene::Scroll, true),
+                (Scene::Window, false),
+                (Scene::Key, false),
+            ] {
+                cases.push(Case { scene, encoding, copies, frames });
             }
         }
         cases
     }
 
-    /// Returns the name, such as `scroll_zrle`.
+    /// Returns the name, such as `scroll_zrle`, and `scroll_zrle_copy` with CopyRect.
     pub(super) fn name(&self) -> String {
         let scene = match self.scene {
             Scene::Scroll => "scroll",
@@ -40,6 +47,7 @@ impl Case {
             Scene::Key => "key",
         };
         let encoding = if self.encoding == RAW { "raw" } else { "zrle" };
-        format!("{scene}_{encoding}")
+        let copies = if self.copies { "_copy" } else { "" };
+        format!("{scene}_{encoding}{copies}")
     }
 }

@@ -65,7 +65,7 @@ impl Run {
         };
         // The mode and the first picture are no part of the load.
         side.machine.ask::<serde_json::Value>(action(0))?;
-        let viewer = Viewer::connect(&side.socket, case.encoding)?;
+        let viewer = Viewer::connect(&side.socket, case)?;
         let (scene, frames) = (case.scene, case.frames);
         let watching = thread::spawn(move || viewer.watch(scene, first, frames));
         let mut seen = None;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use guest_report::animation::{Scene, frame_of};
 use serde::{Deserialize, Serialize};
 
-use client::{Client, DESKTOP_SIZE};
+use super::cases::Case;
+use client::{COPY_RECT, Client, DESKTOP_SIZE};
 
 pub(super) use client::{RAW, ZRLE};
 
@@ -45,7 +46,7 @@ pub(super) struct Viewer {
 
 impl Viewer {
     /// Connects to a socket. The guest has set its mode already.
-    pub(super) fn connect(socket: &Path, encoding: i32) -> Result<Viewer, String> {
+    pub(super) fn connect(socket: &Path, case: &Case) -> Result<Viewer, String> {
         let connected = UnixStream::connect(socket).and_then(|stream| {
             stream.set_read_timeout(Some(UPDATE_LIMIT))?;
             Ok(stream)
@@ -53,7 +54,8 @@ impl Viewer {
         let stream = connected.map_err(|error| format!("{}: {error}", socket.display()))?;
         let bytes = Arc::new(AtomicU64::new(0));
         let mut client = Client::connect(Counted { stream, bytes: Arc::clone(&bytes) });
-        client.set_encodings(&[encoding, DESKTOP_SIZE]);
+        let copies = if case.copies { &[COPY_RECT][..] } else { &[] };
+        client.set_encodings(&[&[case.encoding, DESKTOP_SIZE], copies].concat());
         client.request(false);
         client.update();
         Ok(Viewer { client, bytes })
