@@ -168,8 +168,8 @@ impl Running {
         }
     }
 
-    /// Encodes a rectangle of the update in progress, or begins an update. Returns whether there
-    /// was something to do.
+    /// Begins an update if none is in progress, and encodes a rectangle of it, or several small
+    /// ones. Returns whether there was something to do.
     pub(super) fn progress(&mut self, shared: &mut Shared<'_>, out: &mut Vec<u8>) -> bool {
         if self.update.is_empty() {
             if let Some(format) = self.next_format.take() {
@@ -183,9 +183,9 @@ impl Running {
                 return false;
             }
             shared.counters.updates.add(1);
-        } else {
-            self.encode_next(shared, out);
         }
+        // Together with the update's head, so that one call to the system writes both.
+        self.encode_next(shared, out);
         if self.update.is_empty() && self.continuous.is_some() && self.abilities.fence {
             // The answer shows that the viewer has processed the update.
             out.extend(fence(FENCE_REQUEST | FENCE_BLOCK_BEFORE, &[]));

@@ -6,6 +6,9 @@ use crate::encode::{Encoding, Key, TIGHT_MAX_WIDTH};
 use crate::protocol::{Area, UpdateWriter};
 use crate::segments::{Cover, SegmentSet};
 
+/// Bytes of raw rectangles from which on they are written to the viewer.
+const RAW_BYTES: usize = 64 << 10;
+
 impl Running {
     /// Begins an update, if the viewer lacks something. Returns whether it does.
     pub(super) fn begin_update(&mut self, shared: &Shared<'_>, out: &mut Vec<u8>) -> bool {
@@ -30,16 +33,14 @@ impl Running {
         true
     }
 
-    /// Encodes the next rectangle of the update in progress.
+    /// Encodes the next rectangle of the update in progress, if one is left.
     pub(super) fn encode_next(&mut self, shared: &mut Shared<'_>, out: &mut Vec<u8>) {
-        let Some(area) = self.update.0.pop_front() else { return };
-        UpdateWriter::resume(out).head(area, self.encoding.number());
-        let canvas = shared.canvas;
         if self.encoding == Encoding::Raw {
-            // As fast as a copy from the cache.
-            shared.encoder.encode_raw(|pixels| canvas.read(area, pixels), &self.writer, out);
+            self.encode_raw(shared, out);
             return;
         }
+        let Some(area) = self.update.0.pop_front() else { return };
+        UpdateWriter::resume(out).head(area, self.encoding.number());
         let key = Key {
             area,
             changed: shared.canvas.changed_at(area),
@@ -53,6 +54,7 @@ impl Running {
             encoded.append(&mut self.streams, out);
             return;
         }
+        let canvas = shared.canvas;
         let encoded = shared.encoder.encode(
             |pixels| canvas.read(area, pixels),
             usize::from(area.width),
@@ -63,6 +65,19 @@ impl Running {
         encoded.append(&mut self.streams, out);
         if let Some(cache) = &mut shared.cache {
             cache.insert(key, encoded);
+        }
+    }
+
+    /// Appends the next rectangles of the update in progress as they are, which is as fast as a
+    /// copy from the cache: as many as are written together.
+    fn encode_raw(&mut self, shared: &mut Shared<'_>, out: &mut Vec<u8>) {
+        let canvas = shared.canvas;
+        let end = out.len() + RAW_BYTES;
+        while out.len() < end
+            && let Some(area) = self.update.0.pop_front()
+        {
+            UpdateWriter::resume(out).head(area, self.encoding.number());
+            shared.encoder.encode_raw(|pixels| canvas.read(area, pixels), &self.writer, out);
         }
     }
 
