@@ -21,4 +21,4 @@ pub(crate) use cache::{EncodeCache, Key};
 pub(crate) use encoded::Streams;
 pub(crate) use encoder::Encoder;
 pub(crate) use encoding::Encoding;
-pub(crate) use tight::MAX_WIDTH as TIGHT_MAX_WIDTH;
+pub(crate) use tight::{MAX_HEIGHT as TIGHT_MAX_HEIGHT, MAX_WIDTH as TIGHT_MAX_WIDTH};

@@ -21,6 +21,10 @@ const MIN_COMPRESSED: usize = 12;
 /// The widest rectangle: the maximum that viewers must accept.
 pub(crate) const MAX_WIDTH: u16 = 2048;
 
+/// The highest rectangle. A palette is for a whole rectangle, so a third colour somewhere makes
+/// bytes of what could be bits.
+pub(crate) const MAX_HEIGHT: u16 = 64;
+
 /// Encodes values of the writer's format.
 pub(super) fn encode(
     values: &[u32],

@@ -19,6 +19,19 @@ impl Area {
         usize::from(self.width) * usize::from(self.height)
     }
 
+    /// Returns areas that make up this one, of at most `width` by `height` pixels, which are not 0.
+    pub fn split(self, width: u16, height: u16) -> impl Iterator<Item = Self> {
+        let rows = (0..self.height).step_by(height.into());
+        rows.flat_map(move |row| {
+            (0..self.width).step_by(width.into()).map(move |column| Self {
+                x: self.x + column,
+                y: self.y + row,
+                width: (self.width - column).min(width),
+                height: (self.height - row).min(height),
+            })
+        })
+    }
+
     /// Returns whether all of another area is in this one.
     pub fn contains(self, other: Self) -> bool {
         let has = |start: u16, length: u16, other: u16, others: u16| {

@@ -2,7 +2,7 @@
 
 use super::running::{Running, Update};
 use super::shared::Shared;
-use crate::encode::{Encoding, Key, TIGHT_MAX_WIDTH};
+use crate::encode::{Encoding, Key, TIGHT_MAX_HEIGHT, TIGHT_MAX_WIDTH};
 use crate::protocol::{Area, UpdateWriter};
 use crate::segments::{Cover, SegmentSet};
 
@@ -186,19 +186,14 @@ impl Running {
                 wanted.into_areas(width, height, cover)
             }
         };
-        let visible = areas.into_iter().map(|area| area.clipped(self.size.0, self.size.1));
-        let limit = match self.encoding {
-            Encoding::Tight => TIGHT_MAX_WIDTH,
-            Encoding::Raw | Encoding::Zrle => u16::MAX,
+        let (columns, rows) = match self.encoding {
+            Encoding::Tight => (TIGHT_MAX_WIDTH, TIGHT_MAX_HEIGHT),
+            Encoding::Raw | Encoding::Zrle => (u16::MAX, u16::MAX),
         };
-        visible
-            .flat_map(|area| {
-                (0..area.width).step_by(limit.into()).map(move |offset| Area {
-                    x: area.x + offset,
-                    width: (area.width - offset).min(limit),
-                    ..area
-                })
-            })
+        areas
+            .into_iter()
+            .map(|area| area.clipped(self.size.0, self.size.1))
+            .flat_map(|area| area.split(columns, rows))
             .filter(|area| area.pixels() != 0)
             .collect()
     }
