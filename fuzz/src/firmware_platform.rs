@@ -26,6 +26,8 @@ struct World {
     flash: Flash,
     flash_model: FlashModel,
     pci: PciBus,
+    /// A boot failure was reported since the last reset.
+    has_failed: bool,
 }
 
 /// Layout: steps, each an operation and its operands; see [`World::step`].
@@ -52,7 +54,8 @@ impl World {
         let flash = Flash::new(Variables::volatile(&bytes).expect("memory"));
         let rom = OptionRom::new(rom()).expect("a whole header");
         let pci = PciBus::i440fx(0x400, Some(rom));
-        World { memory, fw_cfg, flash, flash_model: FlashModel::new(bytes), pci }
+        let flash_model = FlashModel::new(bytes);
+        World { memory, fw_cfg, flash, flash_model, pci, has_failed: false }
     }
 
     /// Operations: a port of fw_cfg; a transfer with a control block; the flash; PCI
@@ -158,7 +161,15 @@ impl World {
         let data = input.u32().to_le_bytes();
         let width = [1, 2, 4][usize::from(input.u8() % 3)];
         if input.u8() & 1 == 0 {
+            let before = self.boot_status();
+            self.pci.set_address(address);
             self.pci.write_data(offset, &data[..width]);
+            if self.pci.take_boot_failure().is_some() {
+                assert!(before == 0 && !self.has_failed, "only the first report counts");
+                self.has_failed = true;
+            }
+            assert!(before != 0xFF || self.boot_status() == 0xFF, "it is closed until a reset");
+            self.pci.set_address(address);
         }
         let mut read = [0; 4];
         self.pci.read_data(offset, &mut read[..width]);
@@ -167,6 +178,14 @@ impl World {
         self.pci.set_address(1 << 31);
         self.pci.read_data(0, &mut read);
         assert_eq!(read, 0x1237_8086_u32.to_le_bytes(), "identities are read-only");
+    }
+
+    /// Returns the boot status register.
+    fn boot_status(&mut self) -> u8 {
+        self.pci.set_address(1 << 31 | 0x1048);
+        let mut status = [0];
+        self.pci.read_data(0, &mut status);
+        status[0]
     }
 
     fn pci_memory(&mut self, input: &mut Input<'_>) {
@@ -188,6 +207,7 @@ impl World {
         self.flash.reset();
         self.flash_model.reset();
         self.pci.reset();
+        self.has_failed = false;
         assert!(self.pci.rom_address().is_none() && self.flash.is_array());
     }
 

@@ -2,7 +2,8 @@
 //! and E; hypervisor-platform section 12), without KVM and without threads.
 //!
 //! * [`PciBus`]: configuration access to a bus that is shaped like an i440FX, with one device that
-//!   carries an option ROM.
+//!   carries an option ROM, and by which a driver in that ROM reports that there is no system to
+//!   boot ([`BootFailure`]).
 //! * [`FwCfg`]: the device by which firmware reads its configuration, tables and files.
 //! * [`FirmwareImage`]: a checked image: code, and the template of its variables.
 //! * [`Flash`]: the variables, as a CFI flash memory; [`Variables`]: their bytes and their file.
@@ -23,5 +24,5 @@ mod table_loader;
 pub use flash::{FLASH_BLOCK, Flash, Variables, VariablesError};
 pub use fw_cfg::{Content, FwCfg, FwCfgError, key};
 pub use image::{FirmwareImage, ImageError, MAX_IMAGE_BYTES};
-pub use pci::{MAX_OPTION_ROM_BYTES, OptionRom, OptionRomError, PciBus};
+pub use pci::{BootFailure, MAX_OPTION_ROM_BYTES, OptionRom, OptionRomError, PciBus};
 pub use table_loader::{TableLoader, Zone};

@@ -18,12 +18,23 @@ const CHANNEL_VENDOR: Guid =
 /// Header of a SCSI node: behind it are target and LUN, 16 bits each.
 const SCSI: [u8; 4] = [3, 2, 8, 0];
 const END: [u8; 4] = [0x7F, 0xFF, 4, 0];
+/// Header of a vendor's hardware node of 20 bytes: behind it is the vendor GUID.
+const VENDOR: [u8; 4] = [1, 4, 20, 0];
+/// The vendor GUID of the driver's recovery option.
+const RECOVERY: Guid =
+    Guid::new(0xb986_ac3e, 0x40c2, 0x4be4, [0xa0, 0x5e, 0xf6, 0x2e, 0xab, 0x13, 0xe8, 0xd0]);
 
 /// Returns the device path of the channel with this class and instance, with the end node.
 #[must_use]
 pub fn channel(class: Guid, instance: Guid) -> Vec<u8> {
     let guids = [CHANNEL_VENDOR, class, instance].map(Guid::to_bytes);
     [&ROOT[..], &CHANNEL, guids.as_flattened(), &END].concat()
+}
+
+/// Returns the device path of the driver's recovery option, with the end node.
+#[must_use]
+pub fn recovery() -> Vec<u8> {
+    [&VENDOR[..], &RECOVERY.to_bytes(), &END].concat()
 }
 
 /// Returns the node of a logical unit, without an end node.

@@ -11,10 +11,11 @@
 //! ```
 //!
 //! This library has the parts that need no firmware: the sessions ([`Controller`], [`Video`],
-//! [`Keyboard`]), the search for logical units, the layout of the keys, and device paths. They are
-//! tested against the real devices in `vmbus-loopback`. The program `uefi-vmbus` adds the machine
-//! and the protocol of the firmware; it is built for `x86_64-unknown-uefi` and delivered as a PCI
-//! option ROM.
+//! [`Keyboard`]), the search for logical units, the layout of the keys, device paths, load options
+//! ([`load_option`]), and the search for the register by which the driver reports that there is no
+//! system to boot ([`boot_status`]). They are tested against the real devices. The program
+//! `uefi-vmbus` adds the machine and the protocol of the firmware; it is built for
+//! `x86_64-unknown-uefi` and delivered as a PCI option ROM.
 //!
 //! The driver publishes SCSI pass-through instead of block I/O, because the firmware's own disk
 //! driver then does what it does for every other controller: capacity, blocks of 4 KiB, media
@@ -27,11 +28,13 @@
 
 extern crate alloc;
 
+pub mod boot_status;
 mod controller;
 pub mod device_path;
 mod error;
 mod keyboard;
 pub mod keys;
+pub mod load_option;
 mod luns;
 mod messages;
 mod outcome;

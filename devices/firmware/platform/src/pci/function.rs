@@ -49,6 +49,11 @@ impl Function {
         self.writable[start..start + masks.len()].copy_from_slice(masks);
     }
 
+    /// Sets a register until the next reset.
+    pub(super) fn set(&mut self, offset: u8, value: u8) {
+        self.registers[usize::from(offset)] = value;
+    }
+
     pub(super) fn reset(&mut self) {
         self.registers = self.reset;
     }
@@ -74,7 +79,12 @@ pub(super) mod offset {
     pub(in crate::pci) const VENDOR: u8 = 0x00;
     pub(in crate::pci) const DEVICE: u8 = 0x02;
     pub(in crate::pci) const COMMAND: u8 = 0x04;
+    pub(in crate::pci) const STATUS: u8 = 0x06;
     pub(in crate::pci) const CLASS: u8 = 0x09;
     pub(in crate::pci) const HEADER: u8 = 0x0E;
     pub(in crate::pci) const ROM: u8 = 0x30;
+    pub(in crate::pci) const CAPABILITIES: u8 = 0x34;
+
+    /// Bit of the low byte of the status register: the function has capabilities.
+    pub(in crate::pci) const HAS_CAPABILITIES: u8 = 1 << 4;
 }

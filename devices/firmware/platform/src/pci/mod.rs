@@ -1,6 +1,7 @@
 //! PCI configuration access (mechanism #1, ports 0xCF8 and 0xCFC) to one bus without bridges,
 //! shaped like an i440FX (spec firmware-windows section B3).
 
+mod boot_status;
 mod cloudhv;
 mod function;
 mod i440fx;
@@ -12,6 +13,7 @@ use std::fmt;
 
 use self::function::Function;
 
+pub use self::boot_status::BootFailure;
 pub use self::option_rom::{MAX_OPTION_ROM_BYTES, OptionRom, OptionRomError};
 
 /// Bit 31 of the address register: the data register accesses configuration space.
@@ -25,6 +27,8 @@ pub struct PciBus {
     /// Functions by device and function number (`device << 3 | function`), all on bus 0.
     functions: Vec<(u8, Function)>,
     rom: Option<OptionRom>,
+    /// The report that no caller has taken.
+    boot_failure: Option<BootFailure>,
 }
 
 impl PciBus {
@@ -39,7 +43,7 @@ impl PciBus {
         if let Some(rom) = &rom {
             functions.push((option_rom::DEVFN, rom.function()));
         }
-        PciBus { address: 0, functions, rom }
+        PciBus { address: 0, functions, rom, boot_failure: None }
     }
 
     /// Returns a bus in its reset state with the host bridge by which `CLOUDHV.fd` recognizes its
@@ -48,12 +52,13 @@ impl PciBus {
     pub fn cloudhv(rom: Option<OptionRom>) -> PciBus {
         let rom_function = rom.as_ref().map(|rom| (option_rom::DEVFN, rom.function()));
         let functions = std::iter::once(cloudhv::host_bridge()).chain(rom_function).collect();
-        PciBus { address: 0, functions, rom }
+        PciBus { address: 0, functions, rom, boot_failure: None }
     }
 
     /// Restores the reset state of all registers.
     pub fn reset(&mut self) {
         self.address = 0;
+        self.boot_failure = None;
         for (_, function) in &mut self.functions {
             function.reset();
         }
@@ -83,9 +88,21 @@ impl PciBus {
     /// Writes the data register. The arguments are those of [`PciBus::read_data`].
     pub fn write_data(&mut self, offset: u8, data: &[u8]) {
         let Some((index, register)) = self.target() else { return };
+        let (devfn, function) = &mut self.functions[index];
         for (lane, byte) in (offset..4).zip(data) {
-            self.functions[index].1.write(register | lane, *byte);
+            match (*devfn, register | lane) {
+                (option_rom::DEVFN, boot_status::REGISTER) => {
+                    let failure = boot_status::write(function, *byte);
+                    self.boot_failure = self.boot_failure.or(failure);
+                }
+                (_, register) => function.write(register, *byte),
+            }
         }
+    }
+
+    /// Returns the report of the firmware's driver that there is no system to boot, once.
+    pub fn take_boot_failure(&mut self) -> Option<BootFailure> {
+        self.boot_failure.take()
     }
 
     /// Returns the guest physical address at which the option ROM is decoded, or `None` while the

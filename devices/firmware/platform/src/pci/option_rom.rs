@@ -1,8 +1,10 @@
 //! A device whose only resource is an expansion ROM, from which firmware loads a driver (spec
-//! firmware-windows section B8; PCI Firmware Specification 3.0 chapter 5).
+//! firmware-windows section B8; PCI Firmware Specification 3.0 chapter 5). Its configuration space
+//! has the boot status register.
 
 use std::sync::Arc;
 
+use super::boot_status;
 use super::function::{Function, Identity, offset};
 
 /// Device 2, function 0.
@@ -88,6 +90,7 @@ impl OptionRom {
         let mut function = Function::new(Identity { vendor, device, class, header: 0 });
         let address_bits = !(self.window() as u32 - 1);
         function.make_writable(offset::ROM, &(address_bits | ROM_ENABLE).to_le_bytes());
+        boot_status::add_to(&mut function);
         function
     }
 }

@@ -124,6 +124,41 @@ fn test_rom_bar_tells_its_size_and_decodes_only_when_both_enabled() {
     assert_eq!((bus.rom_address(), data), (None, [0xFF; 4]));
 }
 
+/// The dword of the boot status register.
+const BOOT_STATUS: u8 = 0x48;
+
+#[test]
+fn test_boot_status_reports_the_first_failure_after_each_reset() {
+    let mut bus = PciBus::i440fx(0x400, Some(OptionRom::new(rom(512)).unwrap()));
+    for (value, failure) in [(1, BootFailure::NoOption), (2, BootFailure::Shell)] {
+        assert_eq!(read(&mut bus, 0x10, BOOT_STATUS), 0);
+        for wrong in [0, 3, 0x80, 0x100] {
+            write(&mut bus, 0x10, BOOT_STATUS, wrong);
+            assert_eq!(bus.take_boot_failure(), None, "{wrong}");
+        }
+        write(&mut bus, 0x10, BOOT_STATUS, value);
+        assert_eq!(bus.take_boot_failure(), Some(failure));
+        assert_eq!((bus.take_boot_failure(), read(&mut bus, 0x10, BOOT_STATUS)), (None, value));
+        write(&mut bus, 0x10, BOOT_STATUS, 3 - value);
+        assert_eq!(bus.take_boot_failure(), None);
+        bus.reset();
+    }
+}
+
+#[test]
+fn test_boot_status_that_is_closed_reports_nothing_until_a_reset() {
+    let mut bus = PciBus::cloudhv(Some(OptionRom::new(rom(512)).unwrap()));
+    write(&mut bus, 0x10, BOOT_STATUS, 0xFF);
+    for value in [0, 1, 2, 0xFF] {
+        write(&mut bus, 0x10, BOOT_STATUS, value);
+        assert_eq!(bus.take_boot_failure(), None);
+        assert_eq!(read(&mut bus, 0x10, BOOT_STATUS), 0xFF);
+    }
+    bus.reset();
+    write(&mut bus, 0x10, BOOT_STATUS, 1);
+    assert_eq!(bus.take_boot_failure(), Some(BootFailure::NoOption));
+}
+
 #[test]
 fn test_option_rom_with_bad_header_is_refused() {
     let refused = |bytes: Vec<u8>| OptionRom::new(bytes).unwrap_err();

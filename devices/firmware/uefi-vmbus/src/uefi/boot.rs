@@ -66,8 +66,18 @@ impl BootServices {
 
     /// Runs `job` without interruption by events of the firmware, timers excepted.
     pub(super) fn at_notify<R>(self, job: impl FnOnce() -> R) -> R {
+        self.at(Tpl::NOTIFY, job)
+    }
+
+    /// Runs `job` without interruption by status codes. Variables and files can be used. The caller
+    /// runs at TPL_CALLBACK or below.
+    pub(super) fn at_callback<R>(self, job: impl FnOnce() -> R) -> R {
+        self.at(Tpl::CALLBACK, job)
+    }
+
+    fn at<R>(self, level: Tpl, job: impl FnOnce() -> R) -> R {
         // SAFETY: the callers of all entry points run at this level or below.
-        let old = unsafe { (self.0.raise_tpl)(Tpl::NOTIFY) };
+        let old = unsafe { (self.0.raise_tpl)(level) };
         let result = job();
         // SAFETY: the level was raised just before.
         unsafe { (self.0.restore_tpl)(old) };
@@ -80,6 +90,40 @@ impl BootServices {
         // SAFETY: the firmware writes the pointer only.
         let status = unsafe { (self.0.locate_protocol)(protocol, ptr::null(), &raw mut interface) };
         if status == Status::SUCCESS { NonNull::new(interface) } else { None }
+    }
+
+    /// Returns the instance of a protocol on a handle.
+    pub(super) fn protocol(self, handle: Handle, protocol: &Guid) -> Option<NonNull<c_void>> {
+        let mut interface = ptr::null_mut();
+        // SAFETY: the firmware writes the pointer only.
+        let status = unsafe { (self.0.handle_protocol)(handle, protocol, &raw mut interface) };
+        if status == Status::SUCCESS { NonNull::new(interface) } else { None }
+    }
+
+    /// Returns the number of handles that have a protocol, and the handles as a pool allocation.
+    pub(super) fn handles(self, protocol: &Guid) -> Option<(usize, NonNull<Handle>)> {
+        const BY_PROTOCOL: i32 = 2;
+        let (mut count, mut handles) = (0, ptr::null_mut());
+        // SAFETY: the firmware writes the two variables only.
+        let status = unsafe {
+            (self.0.locate_handle_buffer)(
+                BY_PROTOCOL,
+                protocol,
+                ptr::null(),
+                &raw mut count,
+                &raw mut handles,
+            )
+        };
+        if status == Status::SUCCESS { Some((count, NonNull::new(handles)?)) } else { None }
+    }
+
+    /// Frees memory of the firmware's pool.
+    ///
+    /// # Safety
+    /// The firmware allocated it for the driver, and nothing uses it any more.
+    pub(super) unsafe fn free_pool(self, block: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        let _ = unsafe { (self.0.free_pool)(block.as_ptr()) };
     }
 
     /// Adds a protocol to a handle, which is a new one if it is null.
@@ -101,6 +145,20 @@ impl BootServices {
                 interface,
             )
         }
+    }
+
+    /// Removes a protocol from a handle, which ends with its last protocol.
+    ///
+    /// # Safety
+    /// `interface` is the instance that [`BootServices::install`] added.
+    pub(super) unsafe fn uninstall(
+        self,
+        handle: Handle,
+        protocol: &Guid,
+        interface: *const c_void,
+    ) -> Status {
+        // SAFETY: the caller's promise.
+        unsafe { (self.0.uninstall_protocol_interface)(handle, protocol, interface) }
     }
 
     /// Calls `notify` when a program waits for the returned event.

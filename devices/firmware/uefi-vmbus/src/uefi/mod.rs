@@ -1,12 +1,15 @@
 //! The driver in the firmware.
 
 mod boot;
+mod file_systems;
 mod heap;
 mod hyperv;
 mod interrupt;
 mod msr;
 mod pass_thru;
+mod pci;
 mod platform;
+mod recovery;
 mod screen;
 mod serial;
 mod text_input;
@@ -19,6 +22,7 @@ use core::hint;
 use core::panic::PanicInfo;
 use core::time::Duration;
 
+use uefi_raw::table::runtime::RuntimeServices;
 use uefi_raw::table::system::SystemTable;
 use uefi_raw::{Event, Handle, Status};
 use uefi_vmbus::{Address, Controller, KEYBOARD, StorageError, VIDEO};
@@ -85,19 +89,20 @@ impl Unit<'_> {
 /// # Safety
 /// The firmware calls it once, with its system table.
 #[unsafe(no_mangle)]
-unsafe extern "efiapi" fn efi_main(_: Handle, table: *const SystemTable) -> Status {
+unsafe extern "efiapi" fn efi_main(image: Handle, table: *const SystemTable) -> Status {
     // SAFETY: the firmware's tables are valid until the system takes over, and then the driver has
     // ended.
-    let boot = unsafe {
-        match table.as_ref().and_then(|table| table.boot_services.as_ref()) {
-            Some(boot) => BootServices::new(boot),
-            None => return Status::INVALID_PARAMETER,
+    let (boot, runtime) = unsafe {
+        let Some(table) = table.as_ref() else { return Status::INVALID_PARAMETER };
+        match (table.boot_services.as_ref(), table.runtime_services.as_ref()) {
+            (Some(boot), Some(runtime)) => (BootServices::new(boot), runtime),
+            _ => return Status::INVALID_PARAMETER,
         }
     };
-    boot.at_notify(|| start(boot))
+    boot.at_notify(|| start(boot, runtime, image))
 }
 
-fn start(boot: BootServices) -> Status {
+fn start(boot: BootServices, runtime: &'static RuntimeServices, image: Handle) -> Status {
     if let Err(absent) = hyperv::detect() {
         say(format_args!("{absent}; nothing to do"));
         return Status::UNSUPPORTED;
@@ -106,6 +111,16 @@ fn start(boot: BootServices) -> Status {
         say(format_args!("no memory"));
         return Status::OUT_OF_RESOURCES;
     }
+    let reports = recovery::start(boot, runtime, image);
+    match start_bus(boot) {
+        // The driver stays for its report: a machine without a disk has nothing on the bus.
+        status if status != Status::SUCCESS && reports => Status::SUCCESS,
+        status => status,
+    }
+}
+
+/// Connects to the bus, and publishes its devices.
+fn start_bus(boot: BootServices) -> Status {
     let driver = match Driver::connect(boot) {
         Ok(driver) => driver,
         Err(status) => return status,
