@@ -313,10 +313,18 @@ impl FirmwareMachine {
     /// # Errors
     /// It does not end in time.
     pub fn wait(&mut self) -> Result<ExitStatus, VmError> {
-        match wait_child(&mut self.child, END_LIMIT) {
+        self.wait_for(END_LIMIT)
+    }
+
+    /// Waits this long for the program to end.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn wait_for(&mut self, limit: Duration) -> Result<ExitStatus, VmError> {
+        match wait_child(&mut self.child, limit) {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err(VmError {
-                what: format!("the machine did not end within {} s", END_LIMIT.as_secs()),
+                what: format!("the machine did not end within {} s", limit.as_secs()),
                 console: self.console.transcript(),
             }),
             Err(error) => Err(early(format!("waiting for the machine: {error}"))),

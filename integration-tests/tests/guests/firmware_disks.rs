@@ -226,6 +226,32 @@ fn vhdx_and_dvd() -> TestResult {
     let options = base.clone().disk(&image).cpus(2).memory("5G").argument("--display", "headless");
     let mut machine = FirmwareMachine::start(&options)?;
     log_in(&mut machine)?;
+
+    // Also without any device on the bus, the driver reports it.
+    drop(machine);
+    let options = FirmwareOptions::new(&Ovmf::Bookworm4M.fetch(&cache)?)
+        .driver(&option_rom(&cache)?)
+        .secure()
+        .variables(&dir.path().join("variables"))
+        .argument("--services", "none")
+        .argument("--on-no-boot-device", "exit");
+    assert_no_boot_device(&options, "found no system to boot; check")?;
+    // Firmware with a built-in shell starts it instead.
+    let options = FirmwareOptions::new(&Ovmf::Trixie4M.fetch(&cache)?)
+        .driver(&option_rom(&cache)?)
+        .disk(&dir.empty_image("disk.img", 1 << 20)?)
+        .argument("--on-no-boot-device", "exit");
+    assert_no_boot_device(&options, "and starts its built-in shell; check")
+}
+
+/// Runs a machine, which must end with the status for firmware without a system to boot.
+fn assert_no_boot_device(options: &FirmwareOptions, message: &str) -> TestResult {
+    let mut machine = FirmwareMachine::start(options)?;
+    // The end of the program ends the console.
+    let ended = machine.wait_for(LIMIT)?;
+    let said = machine.said();
+    assert_eq!(ended.code(), Some(9), "{said}");
+    assert!(said.contains(message), "{said}");
     assert_eq!(machine.console.run("nproc", PROMPT, LIMIT)?, "2\n");
     assert_frame_buffer(&mut machine)?;
     machine.console.send("poweroff\n")?;

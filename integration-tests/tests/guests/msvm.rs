@@ -26,9 +26,9 @@ fn stub(cpus: u32, memory: &str, irqchip: &str) -> TestResult {
     let dir = WorkDir::new()?;
     let disk = dir.empty_image("disk.img", 1 << 20)?;
     let vars = dir.path().join("vars");
-    let run = || run(&image, &vars, &disk, cpus, memory, irqchip);
+    let run = |policy| run(&image, &vars, &disk, cpus, memory, irqchip, policy);
 
-    let first = run()?;
+    let first = run("wait")?;
     let console = String::from_utf8_lossy(&first.stdout);
     let log = String::from_utf8_lossy(&first.stderr);
     let said = format!("{console}\n{log}");
@@ -49,11 +49,17 @@ fn stub(cpus: u32, memory: &str, irqchip: &str) -> TestResult {
     assert!(log.contains("the firmware's watchdog expired"), "{said}");
     assert!(log.contains("firmware: no boot device"), "{said}");
 
-    let second = run()?;
+    let second = run("wait")?;
     let console = String::from_utf8_lossy(&second.stdout);
     assert!(second.status.success(), "{}: {console}", second.status);
     assert!(console.contains("stub: boots ok 4"), "{console}");
     assert!(console.contains("stub: expired false"), "{console}");
+
+    // The stub reports that it has nothing to boot.
+    let third = run("exit")?;
+    let log = String::from_utf8_lossy(&third.stderr);
+    assert_eq!(third.status.code(), Some(9), "{log}");
+    assert!(log.contains("synthvm: the firmware found no system to boot"), "{log}");
     Ok(())
 }
 
@@ -64,6 +70,7 @@ fn run(
     cpus: u32,
     memory: &str,
     irqchip: &str,
+    on_no_boot_device: &str,
 ) -> std::io::Result<Output> {
     Command::new("timeout")
         .args(["--signal", "KILL", LIMIT])
@@ -76,6 +83,7 @@ fn run(
         .arg("--disk")
         .arg(disk)
         .args(["--cpus", &cpus.to_string(), "--memory", memory, "--irqchip", irqchip])
+        .args(["--on-no-boot-device", on_no_boot_device])
         .stdin(Stdio::null())
         .output()
 }

@@ -49,5 +49,6 @@ pub use memory::{AddressRange, GuestMemory, HotAddSlots, MemoryError, WindowErro
 pub use msvm::{MsvmError, MsvmSource};
 pub use options::{
     FirmwareConfig, HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig,
-    MsvmConfig, OnPanic, OnReset, RtcBase, SerialConfig, SmbiosConfig, host_path,
+    MsvmConfig, OnNoBootDevice, OnPanic, OnReset, RtcBase, SerialConfig, SmbiosConfig, host_path,
 };
+pub use synthvm_firmware::BootFailure;

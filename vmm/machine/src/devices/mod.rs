@@ -10,6 +10,8 @@ pub(crate) mod pm;
 pub(crate) mod rtc;
 pub(crate) mod serial;
 
+use synthvm_firmware::BootFailure;
+
 pub(crate) use crate::irq::InterruptLine;
 pub(crate) use bus::{Buses, PioDevice};
 pub(crate) use legacy::{FastReset, KeyboardReset, NoPci, ResetControl, SystemPort};
@@ -21,6 +23,8 @@ pub(crate) enum PowerRequest {
     PowerOff,
     /// Reset of the whole machine.
     Reset,
+    /// Firmware booted no system.
+    BootFailure(BootFailure),
 }
 
 /// The receiver of power requests. The vCPU thread that made the access calls it; it must not

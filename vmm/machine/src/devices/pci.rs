@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vm_device::DevicePio;
 use vm_device::bus::PioAddress;
 
-use super::ResetControl;
+use super::{Power, PowerRequest, ResetControl};
 use crate::firmware::Pci;
 
 /// First port of configuration access.
@@ -20,6 +20,8 @@ pub(crate) struct PciPorts {
     pub(crate) bus: Arc<Pci>,
     /// The register at 0xCF9.
     pub(crate) reset: ResetControl,
+    /// The receiver of the firmware's report that it booted no system.
+    pub(crate) power: Arc<dyn Power>,
 }
 
 impl DevicePio for PciPorts {
@@ -33,7 +35,11 @@ impl DevicePio for PciPorts {
     fn pio_write(&self, _base: PioAddress, offset: u16, data: &[u8]) {
         match (offset, data) {
             (1, [value]) => self.reset.write(*value),
-            (offset, data) => self.bus.write(offset, data),
+            (offset, data) => {
+                if let Some(failure) = self.bus.write(offset, data) {
+                    self.power.request(PowerRequest::BootFailure(failure));
+                }
+            }
         }
     }
 }

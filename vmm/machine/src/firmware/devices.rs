@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_ioctls::VmFd;
-use synthvm_firmware::{Flash, FwCfg, OptionRom, PciBus, Variables};
+use synthvm_firmware::{BootFailure, Flash, FwCfg, OptionRom, PciBus, Variables};
 use tracing::warn;
 use vm_device::bus::{Error as BusError, MmioAddress, MmioAddressOffset, PioAddress};
 use vm_device::{DeviceMmio, DevicePio};
@@ -231,17 +231,19 @@ impl Pci {
         }
     }
 
-    /// Writes the configuration registers. `offset` is the port less 0xCF8.
-    pub(crate) fn write(&self, offset: u16, data: &[u8]) {
+    /// Writes the configuration registers. `offset` is the port less 0xCF8. Returns the report of
+    /// the firmware's driver, if the access makes one.
+    pub(crate) fn write(&self, offset: u16, data: &[u8]) -> Option<BootFailure> {
         match (offset, data) {
             (0, &[a, b, c, d]) => lock(&self.state).0.set_address(u32::from_le_bytes([a, b, c, d])),
             (4.., data) => self.update(|bus| bus.write_data((offset - 4) as u8, data)),
-            _ => {}
+            _ => return None,
         }
     }
 
     /// Changes the bus, then maps the option ROM where it is decoded. Outside the window it stays
     /// unmapped: there the guest would see RAM or another device.
+        lock(&self.state).0.take_boot_failure()
     fn update(&self, change: impl FnOnce(&mut PciBus)) {
         let mut state = lock(&self.state);
         let (bus, slot) = &mut *state;

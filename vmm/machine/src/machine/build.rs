@@ -207,6 +207,7 @@ impl Machine {
             on_reset: config.on_reset,
             on_panic: config.on_panic,
             vcpus,
+            on_no_boot_device: config.on_no_boot_device,
             shared: Shared {
                 memory,
                 buses,

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use synthvm_firmware::BootFailure;
+
 use super::error::MachineFailure;
 use super::kick::{CONTROL, Kicks};
 use crate::crash::CrashParameters;
@@ -16,6 +18,8 @@ pub(super) enum Event {
     PowerOff,
     /// The guest requested a reset.
     Reset,
+    /// Firmware booted no system.
+    BootFailure(BootFailure),
     /// The guest reported a crash.
     Panic(CrashParameters),
     /// A handle requested a reset, which is independent of the policy.
@@ -133,9 +137,13 @@ impl Control {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.phase = Phase::Park;
-        inner
-            .events
-            .retain(|event| !matches!(event, Event::Reset | Event::PowerOff | Event::Panic(_)));
+        inner.events.retain(|event| {
+            let from_guest = matches!(
+                event,
+                Event::Reset | Event::PowerOff | Event::Panic(_) | Event::BootFailure(_)
+            );
+            !from_guest
+        });
     }
 
     /// Ends all vCPU threads. Called by the main thread.
@@ -185,6 +193,7 @@ impl Power for Control {
         self.post_and_park(match request {
             PowerRequest::PowerOff => Event::PowerOff,
             PowerRequest::Reset => Event::Reset,
+            PowerRequest::BootFailure(failure) => Event::BootFailure(failure),
         });
     }
 }
@@ -226,6 +235,7 @@ mod tests {
     fn test_reset_forgets_requests_from_before_but_not_stop() {
         let control = Control::new(Arc::new(Kicks::new(0).unwrap()), 0);
         control.post(Event::Reset);
+        control.post(Event::BootFailure(BootFailure::NoOption));
         control.post(Event::Stop);
         control.post(Event::PowerOff);
         control.reset();

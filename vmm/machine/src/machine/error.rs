@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use synthvm_firmware::BootFailure;
+
 use crate::acpi::AcpiError;
 use crate::boot::BootError;
 use crate::crash::CrashParameters;
@@ -136,6 +138,8 @@ pub enum Exit {
     Reset,
     /// The guest reported a crash, and the policy is to exit.
     Panic(CrashParameters),
+    /// Firmware booted no system, and the policy is to exit.
+    NoBootDevice(BootFailure),
     /// A handle requested the end ([`super::MachineHandle::stop`]).
     Stopped,
     /// The machine cannot continue.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use kvm_ioctls::VmFd;
-use tracing::debug;
+use tracing::{debug, warn};
 use vm_device::DeviceMmio;
 use vmbus_host::{Synic, VmBus};
 use vmm_sys_util::eventfd::EventFd;
@@ -37,7 +37,7 @@ use crate::boot::{BootSource, Entry};
 use crate::devices::serial::{RawTerminal, SerialHub};
 use crate::hyperv::{EomWatcher, FreePages, KvmSynic};
 use crate::memory::{GuestMemory, HotAddSlots, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
-use crate::options::{HypervOption, OnPanic, OnReset};
+use crate::options::{HypervOption, OnNoBootDevice, OnPanic, OnReset};
 use crate::smbios::MachineIdentity;
 
 pub use self::clock::{ClockReading, ReferenceClock};
@@ -62,6 +62,7 @@ pub struct Machine {
     on_panic: OnPanic,
     vcpus: Vec<Vcpu>,
     shared: Shared,
+    on_no_boot_device: OnNoBootDevice,
     serial_hubs: [SerialHub; 2],
     devices: ResettableDevices,
     inputs: Vec<EventSubscriber>,
@@ -219,6 +220,7 @@ impl Machine {
             Ok(threads) => {
                 let exit = supervisor.supervise();
                 let _ = self.handle.stop.write(1);
+            on_no_boot_device: self.on_no_boot_device,
                 supervisor.end(threads).unwrap_or(exit)
             }
             Err(failure) => Exit::Failed(failure),
@@ -259,6 +261,7 @@ struct Supervisor {
 type Threads = Vec<(u32, JoinHandle<()>)>;
 
 impl Supervisor {
+    on_no_boot_device: OnNoBootDevice,
     fn start(&mut self, vcpus: Vec<Vcpu>) -> Result<Threads, MachineFailure> {
         let mut threads = Threads::new();
         for (index, vcpu) in (0..).zip(vcpus) {
@@ -300,6 +303,10 @@ impl Supervisor {
                             if let Err(failure) = self.reset() {
                                 return Exit::Failed(failure);
                             }
+                Event::BootFailure(failure) => match self.on_no_boot_device {
+                    OnNoBootDevice::Exit => return Exit::NoBootDevice(failure),
+                    OnNoBootDevice::Wait => warn!("no boot device: {failure}"),
+                },
                         }
                     }
                 }

@@ -111,7 +111,7 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
         buses.add_ports(FastReset::PORT, 1, &Arc::new(FastReset::new(power())))?;
         let reset = ResetControl::new(power());
         if let Some(msvm) = wiring.msvm {
-            msvm.add_to(buses)?;
+            msvm.add_to(buses, power())?;
         }
         match wiring.firmware {
             Some(firmware) => {
@@ -120,7 +120,7 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
                     let ports = Arc::new(CloudHvPorts { pm: Arc::clone(&pm), power: power() });
                     buses.add_wide_ports(CloudHvPorts::PORT, CloudHvPorts::PORTS, ports)?;
                 }
-                let ports = PciPorts { bus: Arc::clone(firmware.pci()), reset };
+                let ports = PciPorts { bus: Arc::clone(firmware.pci()), reset, power: power() };
                 buses.add_wide_ports(pci::CONFIG_PORT, pci::CONFIG_PORTS, Arc::new(ports))?;
             }
             None => {

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use synthvm_msvm::{BiosDevice, Nvram, VariableStore, Variables, VariablesFile, VolatileStore};
+use synthvm_firmware::BootFailure;
+use synthvm_msvm::{
+    BiosDevice, BiosRequest, Nvram, VariableStore, Variables, VariablesFile, VolatileStore,
+};
 use tracing::{error, warn};
 use vm_device::DevicePio;
 use vm_device::bus::{Error as BusError, PioAddress, PioAddressOffset};
@@ -76,9 +79,10 @@ impl MsvmDevices {
         GenerationPort(Arc::clone(&self.ports))
     }
 
-    /// Places the device on the buses.
-    pub(crate) fn add_to(&self, buses: &mut Buses) -> Result<(), BusError> {
-        buses.add_wide_ports(BiosDevice::PORT, BiosDevice::PORTS, Arc::clone(&self.ports) as _)
+    /// Places the device on the buses. It reports failed boots to `power`.
+    pub(crate) fn add_to(&self, buses: &mut Buses, power: Arc<dyn Power>) -> Result<(), BusError> {
+        let access = Access { ports: Arc::clone(&self.ports), power };
+        buses.add_wide_ports(BiosDevice::PORT, BiosDevice::PORTS, Arc::new(access))
     }
 
     /// Returns the event loop's part of the watchdog, which resets the machine with `power`.
@@ -105,15 +109,26 @@ impl BiosPorts {
     }
 }
 
-impl DevicePio for BiosPorts {
+/// The ports on the bus.
+struct Access {
+    ports: Arc<BiosPorts>,
+    power: Arc<dyn Power>,
+}
+
+impl DevicePio for Access {
     fn pio_read(&self, _base: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
-        self.device().read_port(offset, data);
+        self.ports.device().read_port(offset, data);
     }
 
     fn pio_write(&self, _base: PioAddress, offset: PioAddressOffset, data: &[u8]) {
-        let mut device = self.device();
-        if device.write_port(offset, data, &self.memory).is_some() {
-            self.watchdog.set(device.deadline());
+        let mut device = self.ports.device();
+        match device.write_port(offset, data, &self.ports.memory) {
+            Some(BiosRequest::Timer) => self.ports.watchdog.set(device.deadline()),
+            Some(BiosRequest::NoBootDevice) => {
+                drop(device);
+                self.power.request(PowerRequest::BootFailure(BootFailure::NoOption));
+            }
+            None => {}
         }
     }
 }

@@ -9,7 +9,7 @@ mod smbios;
 use std::path::PathBuf;
 
 pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
-pub use policy::{IrqchipMode, OnPanic, OnReset, RtcBase};
+pub use policy::{IrqchipMode, OnNoBootDevice, OnPanic, OnReset, RtcBase};
 pub use serial::{SerialConfig, host_path};
 pub use smbios::SmbiosConfig;
 
@@ -88,6 +88,8 @@ pub struct MachineConfig {
     pub on_reset: OnReset,
     /// The action on a guest's panic.
     pub on_panic: OnPanic,
+    /// The action on firmware's report that there is no system to boot.
+    pub on_no_boot_device: OnNoBootDevice,
     /// The KVM device node.
     pub kvm: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The machine's actions on a guest's reset and panic, the location of its interrupt controllers,
+//! The machine's actions on a guest's reset and panic and on a failed boot, the location of its interrupt controllers,
 //! and the time zone of its clock.
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,17 @@ pub enum OnReset {
     /// Start the guest again from its kernel, in the same process.
     #[default]
     Reboot,
+    /// End the program with its own exit status.
+    Exit,
+}
+
+/// The action on firmware's report that there is no system to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNoBootDevice {
+    /// Let the firmware show its message and wait for its user.
+    #[default]
+    Wait,
     /// End the program with its own exit status.
     Exit,
 }

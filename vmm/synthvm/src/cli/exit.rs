@@ -28,6 +28,8 @@ pub enum Exit {
     Stopped,
     /// The guest did not do what a command asked for.
     Guest,
+    /// Firmware found no system to boot, with `--on-no-boot-device exit`.
+    NoBootDevice,
     /// The status of a program that a command ran.
     Command(u8),
     /// Stopped by this signal, because the guest did not power itself down.
@@ -46,11 +48,12 @@ Exit status:
   6      the guest reset itself (with --on-reset exit)
   7      stopped by `synthvm control SOCK stop`, or by Ctrl-A x on the console
   8      the guest has no driver for a command, refused it, or did not answer in time
+  9      the firmware found no system to boot (with --on-no-boot-device exit)
   128+N  stopped by signal N, because the guest did not power itself down";
 
 impl Exit {
     /// Every status that does not depend on a signal.
-    pub const ALL: [Exit; 9] = [
+    pub const ALL: [Exit; 10] = [
         Exit::Success,
         Exit::Internal,
         Exit::Usage,
@@ -60,6 +63,7 @@ impl Exit {
         Exit::GuestReset,
         Exit::Stopped,
         Exit::Guest,
+        Exit::NoBootDevice,
     ];
 
     /// Returns the status that the shell sees.
@@ -74,6 +78,7 @@ impl Exit {
             Exit::GuestReset => 6,
             Exit::Stopped => 7,
             Exit::Guest => 8,
+            Exit::NoBootDevice => 9,
             Exit::Command(code) => code,
             Exit::Signal(number) => {
                 u8::try_from(number).map_or(255, |number| number.saturating_add(128))

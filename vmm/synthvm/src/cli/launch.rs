@@ -154,6 +154,10 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
         machine::Exit::Panic(parameters) => {
             Err(Failure::text(Exit::GuestPanicked, format!("the guest panicked: {parameters}")))
         }
+        machine::Exit::NoBootDevice(failure) => {
+            let advice = "check --disk, --dvd and the boot entries in --firmware-vars";
+            Err(Failure::text(Exit::NoBootDevice, format!("{failure}; {advice}")))
+        }
         // Without a stop reason, the console's key combination stopped the machine.
         machine::Exit::Stopped => Ok(target.stop_reason().map_or(Exit::Stopped, Exit::from)),
         machine::Exit::Failed(failure) => Err(Failure::new(Exit::Internal, &failure)),

@@ -89,6 +89,7 @@ impl VmConfig {
 
 /// Checks that the firmware is named in one way, and that nothing needs firmware that is not there.
 pub(super) fn check(config: &VmConfig) -> Result<(), (&'static str, String)> {
+    check_report(config)?;
     let Some(firmware) = &config.firmware else {
         return match config.firmware_vars {
             Some(_) => Err(("firmware-vars", "there is no firmware; add --firmware ovmf".into())),
@@ -105,6 +106,21 @@ pub(super) fn check(config: &VmConfig) -> Result<(), (&'static str, String)> {
         }
         (false, None) => Err(("firmware", "needs `ovmf`, path=FILE or msvm:FILE".into())),
     }
+}
+
+/// Checks that firmware can report that it finds no system. MSVM does so by itself.
+fn check_report(config: &VmConfig) -> Result<(), (&'static str, String)> {
+    if config.on_no_boot_device == machine::OnNoBootDevice::Wait {
+        return Ok(());
+    }
+    let message = match &config.firmware {
+        None => "`exit` is for firmware; add --firmware ovmf",
+        Some(firmware) if firmware.path.is_some() && firmware.option_rom.is_none() => {
+            "this firmware reports it by the driver for VMBus; add option-rom=FILE to --firmware"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(("on-no-boot-device", message.into()))
 }
 
 /// Hyper-V's firmware boots from VMBus disks alone, and has its own form of variables.

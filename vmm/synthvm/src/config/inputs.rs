@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use synthvm_block::BlockSize;
 use synthvm_images::Format;
-use synthvm_machine::unix_socket;
+use synthvm_machine::{OnNoBootDevice, unix_socket};
 
 use super::{DiskConfig, DiskSource, SerialConfig, VmConfig, profile};
 
@@ -97,11 +97,18 @@ impl VmConfig {
                            edk2-ovmf, fetch it by `cargo xtask firmware`, or give --firmware FILE";
             return Err(fail("firmware", Path::new("ovmf"), message.into()));
         };
+        let reports = self.on_no_boot_device == OnNoBootDevice::Exit;
         let has_disks = !self.disks.is_empty() || !self.dvds.is_empty();
         if firmware.ovmf && has_disks && self.kernel.is_none() && firmware.option_rom().is_none() {
             let message = "cannot read disks without the driver for VMBus, which is not \
                            installed; build it by `cargo xtask firmware`, or give \
                            option-rom=FILE";
+            return Err(fail("firmware", Path::new("ovmf"), message.into()));
+        }
+        if firmware.ovmf && reports && firmware.option_rom().is_none() {
+            let message = "cannot report that there is no system to boot without the driver for \
+                           VMBus, which is not installed; build it by `cargo xtask firmware`, or \
+                           give option-rom=FILE";
             return Err(fail("firmware", Path::new("ovmf"), message.into()));
         }
         check_image("firmware", &image, "give an image of OVMF, such as OVMF_CODE_4M.fd")?;

@@ -53,6 +53,7 @@ pub const KEYS: &[&str] = &[
     "vsock",
     "on-reset",
     "on-panic",
+    "on-no-boot-device",
     "stop-timeout",
     "test-device",
     "kvm",

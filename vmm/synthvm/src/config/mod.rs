@@ -64,8 +64,8 @@ pub use network::{
 pub use services::ServicesConfig;
 pub use size::ByteSize;
 pub use synthvm_machine::{
-    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, RtcBase,
-    SerialConfig, SmbiosConfig,
+    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnNoBootDevice, OnPanic,
+    OnReset, RtcBase, SerialConfig, SmbiosConfig,
 };
 pub use test_device::TestDevice;
 pub use tpm::{TpmBackend, TpmConfig};
@@ -181,6 +181,9 @@ pub struct VmConfig {
     /// The action on a guest's panic.
     #[serde(default)]
     pub on_panic: OnPanic,
+    /// The action when firmware finds no system to boot.
+    #[serde(default)]
+    pub on_no_boot_device: OnNoBootDevice,
     /// Seconds that the guest has to power down after SIGTERM, SIGINT or SIGHUP; 0 stops the
     /// machine immediately.
     #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
@@ -216,6 +219,7 @@ impl VmConfig {
             hibernation: self.hibernation,
             on_reset: self.on_reset,
             on_panic: self.on_panic,
+            on_no_boot_device: self.on_no_boot_device,
             kvm: self.kvm.clone(),
         }
     }

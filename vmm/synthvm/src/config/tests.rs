@@ -187,6 +187,21 @@ fn test_firmware_needs_no_kernel_and_is_a_file_or_the_installed_ovmf() {
 }
 
 #[test]
+fn test_on_no_boot_device_waits_by_default_and_exits_only_with_firmware_that_reports() {
+    let key = "on-no-boot-device";
+    assert_eq!(with(&[]).unwrap().on_no_boot_device, OnNoBootDevice::Wait);
+    assert!(with(&[(key, "wait")]).is_ok());
+    refuses(with(&[(key, "exit")]), &["--on-no-boot-device exit", "--firmware ovmf"]);
+    let exit = |firmware| load("", &[("firmware", firmware), (key, "exit")]);
+    refuses(exit("a.fd"), &["--on-no-boot-device exit", "option-rom=FILE"]);
+    for firmware in ["ovmf", "a.fd,option-rom=d.rom", "msvm:a.fd"] {
+        let machine = exit(firmware).unwrap().machine();
+        assert_eq!(machine.on_no_boot_device, OnNoBootDevice::Exit, "{firmware}");
+    }
+    refuses(load("", &[("firmware", "ovmf"), (key, "exti")]), &["did you mean `exit`?"]);
+}
+
+#[test]
 fn test_firmware_named_twice_or_not_at_all_is_refused() {
     refuses(load("", &[("firmware", "ovmf,path=a.fd")]), &["--firmware", "leave one"]);
     refuses(load("", &[("firmware", "option-rom=a")]), &["--firmware", "path=FILE"]);

@@ -27,6 +27,8 @@ pub struct EventLine {
     pub text: String,
     /// Whether the event kept the firmware from booting.
     pub is_failure: bool,
+    /// Whether the event is the end of the attempts to boot: there is nothing to boot from.
+    pub is_last: bool,
 }
 
 /// The lines of a log.
@@ -103,11 +105,11 @@ fn boot_line(data: &[u8]) -> Option<EventLine> {
         let _ = write!(line, ", EFI status {extended:#x}");
     }
     let is_failure = status != 0 && status != LOADER_STARTED;
-    Some(EventLine { text: line, is_failure })
+    Some(EventLine { text: line, is_failure, is_last: status == NO_DEVICE })
 }
 
 fn plain(text: String) -> EventLine {
-    EventLine { text, is_failure: false }
+    EventLine { text, is_failure: false, is_last: false }
 }
 
 fn status_text(status: u32) -> Option<&'static str> {

@@ -51,6 +51,8 @@ mod command {
 pub enum BiosRequest {
     /// The watchdog's deadline changed; see [`BiosDevice::deadline`].
     Timer,
+    /// The firmware reports that there is nothing to boot from.
+    NoBootDevice,
 }
 
 /// The device. One access is one call; none blocks except on the variables' store.
@@ -202,7 +204,7 @@ impl BiosDevice {
                 self.generation.address = Some(address);
                 self.publish_generation(memory);
             }
-            command::EVENT_LOG => self.log_events(value, memory),
+            command::EVENT_LOG => return self.log_events(value, memory),
             command::DIAGNOSTICS_ADDRESS => self.diagnostics.set_address(value),
             command::DIAGNOSTICS_PROCESS => self.diagnostics.log(memory),
             command::MEMORY_OVERWRITE => self.clears_memory = true,
@@ -231,12 +233,12 @@ impl BiosDevice {
         }
     }
 
-    fn log_events(&self, address: u32, memory: &Memory) {
+    fn log_events(&self, address: u32, memory: &Memory) -> Option<BiosRequest> {
         let Some(events) = EventLines::read(memory, address.into()) else {
             self.logs.invalid_event_log.log(|suppressed| {
                 warn!(suppressed, "firmware: the event log at {address:#x} is invalid");
             });
-            return;
+            return None;
         };
         for line in events.lines() {
             let text = &line.text;
@@ -245,6 +247,8 @@ impl BiosDevice {
                 false => info!(suppressed, "firmware: {text}"),
             });
         }
+        let has_ended = events.lines().iter().any(|line| line.is_last);
+        has_ended.then_some(BiosRequest::NoBootDevice)
     }
 
     fn publish_generation(&self, memory: &Memory) -> bool {

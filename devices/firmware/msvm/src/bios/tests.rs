@@ -177,6 +177,16 @@ fn test_event_log_becomes_readable_lines() {
 }
 
 #[test]
+fn test_event_log_with_no_device_asks_the_machine_to_act() {
+    let (mut device, memory) = (device(), memory());
+    event_log(&memory, 0, &[event(1, &boot(0x1_0007, 0, 2))]);
+    assert_eq!(write(&mut device, &memory, 0x30, 0x8000), None);
+    event_log(&memory, 0, &[event(1, &boot(0x1_0007, 0, 2)), event(1, &boot(0x1_0006, 0, 0))]);
+    assert_eq!(write(&mut device, &memory, 0x30, 0x8000), Some(BiosRequest::NoBootDevice));
+    assert_eq!(write(&mut device, &memory, 0x30, RAM as u32), None);
+}
+
+#[test]
 fn test_event_log_invalid_lengths_end_it() {
     let memory = memory();
     let good = event(1, &boot(0x1_0006, 0, 0));

@@ -158,6 +158,10 @@ pub(in crate::cli) struct RunArgs {
     /// Action on a guest's panic: exit, reboot or continue [default: exit]
     #[arg(long, value_name = "ACTION", help_heading = "When the guest ends")]
     on_panic: Option<String>,
+    /// Action when firmware finds no system to boot: wait (it shows its message or its shell) or
+    /// exit; for exit, OVMF needs the driver for VMBus [default: wait]
+    #[arg(long, value_name = "ACTION", help_heading = "When the guest ends")]
+    on_no_boot_device: Option<String>,
     /// Seconds that the guest has to power down after SIGTERM, SIGINT or SIGHUP; then, or at a
     /// second signal, the machine is stopped [default: 30]
     #[arg(
@@ -248,6 +252,7 @@ impl RunArgs {
             ("vsock", &self.vsock),
             ("on-reset", &self.on_reset),
             ("on-panic", &self.on_panic),
+            ("on-no-boot-device", &self.on_no_boot_device),
             ("stop-timeout", &self.stop_timeout),
             ("test-device", &self.test_device),
             ("kvm", &self.kvm),
