@@ -74,6 +74,8 @@ fn secure_boot() -> TestResult {
     assert_eq!(console.run("nproc", PROMPT, LIMIT)?, "4\n");
     let secure = console.run("dmesg | grep -c 'Secure boot enabled'", PROMPT, LIMIT)?;
     assert_eq!(secure, "1\n");
+    let spcr = "dmesg | grep -c 'SPCR: console: uart,io,0x3f8,115200'";
+    assert_eq!(console.run(spcr, PROMPT, LIMIT)?, "1\n");
     assert_measured(console)?;
     let make = "efibootmgr -q -c -d /dev/sda -p 1 -L Again -l '\\EFI\\debian\\shimx64.efi'";
     console.run(make, PROMPT, LIMIT)?;

@@ -1,11 +1,12 @@
 //! ACPI tables (spec hypervisor-platform section 9): RSDP and XSDT, FADT with full power management
-//! registers, FACS, MADT, WAET, DSDT, TPM2 for a machine with a TPM, and SRAT for one whose memory
-//! can grow.
+//! registers, FACS, MADT, WAET, SPCR, DSDT, TPM2 for a machine with a TPM, and SRAT for one whose
+//! memory can grow.
 
 mod dsdt;
 mod fadt;
 mod generation;
 mod madt;
+mod spcr;
 mod srat;
 mod tpm2;
 mod waet;
@@ -106,6 +107,7 @@ impl Tables {
             fadt,
             tables.put(madt::build(platform).as_slice()),
             tables.put(waet::build().as_slice()),
+            tables.put(spcr::build().as_slice()),
         ];
         if let Some(registers) = platform.tpm {
             listed.push(tables.put(tpm2::build(registers).as_slice()));

@@ -92,7 +92,7 @@ fn test_madt_lists_every_processor_once() {
 
 #[test]
 fn test_dsdt_has_vmbus_with_resources_under_its_module_device() {
-    let dsdt = &tables(2)[3];
+    let dsdt = &tables(2)[4];
     let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|window| window == needle);
     let module = find(b"VMOD").unwrap();
     let bus = find(b"VMBS").unwrap();
@@ -116,21 +116,32 @@ fn test_hibernation_has_its_sleep_type_only_if_it_is_offered() {
     // A package of four integers, of which the first is SLP_TYP.
     let state = |name: &[u8], kind: u8| [b"\x08\\", name, &[0x12, 6, 4, kind, 0, 0, 0]].concat();
     let has = |dsdt: &[u8], part: &[u8]| dsdt.windows(part.len()).any(|window| window == part);
-    let offered = &tables_of(&Platform { hibernation: true, ..platform(1) })[3];
+    let offered = &tables_of(&Platform { hibernation: true, ..platform(1) })[4];
     assert!(has(offered, &state(b"_S4_", 1)));
     assert!(has(offered, &state(b"_S5_", 0)));
-    assert!(!has(&tables(1)[3], b"_S4_"));
+    assert!(!has(&tables(1)[4], b"_S4_"));
+}
+
+#[test]
+fn test_spcr_names_the_first_serial_port_at_115200_baud() {
+    let spcr = &tables(1)[3];
+    assert_eq!((&spcr[..4], spcr.len(), spcr[8]), (&b"SPCR"[..], 80, 2));
+    assert_eq!(spcr[36], 0, "a full 16550");
+    assert_eq!((&spcr[40..44], u64_at(spcr, 44)), (&[1, 8, 0, 1][..], 0x3F8), "I/O port");
+    assert_eq!((spcr[52], spcr[53], spcr[54]), (3, 4, 4), "interrupt");
+    assert_eq!((spcr[58], spcr[60]), (7, 1), "baud and stop bits");
+    assert_eq!(spcr[64..68], [0xFF; 4], "no PCI device");
 }
 
 #[test]
 fn test_tpm_has_a_device_and_a_table_that_names_its_control_area() {
     let platform = Platform { tpm: Some(TPM_MMIO), ..platform(1) };
     let tables = tables_of(&platform);
-    let tpm2 = &tables[3];
+    let tpm2 = &tables[4];
     assert_eq!((&tpm2[..4], tpm2.len(), sum(tpm2)), (&b"TPM2"[..], 64, 0));
     assert_eq!(u64_at(tpm2, 40), 0xFED4_0040, "control area");
     assert_eq!(u32::from_le_bytes(tpm2[48..52].try_into().unwrap()), 7, "start method");
-    let dsdt = &tables[4];
+    let dsdt = &tables[5];
     let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|window| window == needle);
     assert!(find(b"MSFT0101\0").is_some());
     // Memory32Fixed, 9 bytes, read and write.
@@ -142,7 +153,7 @@ fn test_tpm_has_a_device_and_a_table_that_names_its_control_area() {
 #[test]
 fn test_generation_id_has_a_device_with_its_address_and_an_event_that_notifies_it() {
     let tables = tables_of(&Platform { generation: Some(GENERATION_MMIO), ..platform(1) });
-    let dsdt = &tables[3];
+    let dsdt = &tables[4];
     let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|window| window == needle);
     // A package of two dwords; the high half is zero.
     let address = [&b"ADDR\x12\x08\x02\x0C"[..], &[0, 0x60, 0xD4, 0xFE], &[0]].concat();
@@ -153,7 +164,7 @@ fn test_generation_id_has_a_device_with_its_address_and_an_event_that_notifies_i
     let event = find(b"\\_GPE").unwrap();
     let notify = find(b"_E00\0\x86\\\x2E_SB_GENC\x0A\x80").unwrap();
     assert!(notify > event && notify < device);
-    assert!(!self::tables(1)[3].windows(4).any(|name| name == b"GENC"));
+    assert!(!self::tables(1)[4].windows(4).any(|name| name == b"GENC"));
 }
 
 #[test]
