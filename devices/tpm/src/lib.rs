@@ -17,6 +17,7 @@ mod device;
 mod emulator;
 mod error;
 mod folder;
+mod presence;
 pub mod registers;
 #[cfg(test)]
 mod tests;
@@ -27,16 +28,13 @@ pub use device::{TpmDevice, TpmReport, TpmState};
 pub use emulator::{Emulator, Timeouts};
 pub use error::TpmError;
 pub use folder::StateError;
+pub use presence::{PRESENCE_BASE, PRESENCE_SIZE, PresencePage};
 pub use registers::{BASE, SIZE};
-
-/// Base address of the registers for physical presence, which this device does not have. Firmware
-/// wants to know it.
-const PRESENCE_BASE: u32 = 0xFED4_5000;
 
 /// Returns the content of the fw_cfg file `etc/tpm/config`, by which OVMF finds the TPM: u32
 /// address of the physical presence interface, u8 TPM version (2), u8 version of that interface
-/// (0: none), little-endian (docs/spec/firmware-windows.md section D7.1; QEMU's `FwCfgTPMConfig`).
+/// (1: 1.30), little-endian (docs/spec/firmware-windows.md section D7.1; QEMU's `FwCfgTPMConfig`).
 pub const fn fw_cfg_config() -> [u8; 6] {
     let [a, b, c, d] = PRESENCE_BASE.to_le_bytes();
-    [a, b, c, d, 2, 0]
+    [a, b, c, d, 2, 1]
 }

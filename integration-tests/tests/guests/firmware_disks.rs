@@ -66,7 +66,8 @@ fn secure_boot() -> TestResult {
         .variables(&dir.path().join("variables"))
         .disk(&image)
         .cpus(4)
-        .argument("--tpm", &tpm);
+        .argument("--tpm", &tpm)
+        .argument("--display", "headless");
     let mut machine = FirmwareMachine::start(&options)?;
     log_in(&mut machine)?;
     let console = &mut machine.console;
@@ -80,7 +81,16 @@ fn secure_boot() -> TestResult {
     let make = "efibootmgr -q -c -d /dev/sda -p 1 -L Again -l '\\EFI\\debian\\shimx64.efi'";
     console.run(make, PROMPT, LIMIT)?;
     console.run(CHOOSE_UNSIGNED, PROMPT, LIMIT)?;
+    // The firmware of the next start clears the TPM, if its user agrees.
+    const PRESENCE: &str = "/sys/class/tpm/tpm0/ppi";
+    assert_eq!(console.run(&format!("cat {PRESENCE}/version"), PROMPT, LIMIT)?, "1.3\n");
+    let request = format!("echo 5 > {PRESENCE}/request && cat {PRESENCE}/request");
+    assert_eq!(console.run(&request, PROMPT, LIMIT)?, "5\n");
     console.send("reboot\n")?;
+    console.wait("Press F12", LIMIT)?;
+    // The firmware's serial terminal has no such key.
+    machine.send_keys("f12")?;
+    let console = &mut machine.console;
     let before = console.wait(GRUB_READY, LIMIT)?;
     assert!(before.contains("\"Again\""), "{before}");
     console.wait("bad shim signature", LIMIT)?;
@@ -94,6 +104,8 @@ fn secure_boot() -> TestResult {
     console.wait("login: ", LIMIT)?;
     console.send("root\n")?;
     console.wait(PROMPT, LIMIT)?;
+    let response = console.run(&format!("cat {PRESENCE}/response"), PROMPT, LIMIT)?;
+    assert_eq!(response, "5 0: Success\n");
     console.send("poweroff\n")?;
     assert!(machine.wait()?.success(), "{}", machine.said());
     Ok(())
@@ -214,20 +226,6 @@ fn no_boot_device() -> TestResult {
     assert!(lit > 1000, "{lit} pixels of text");
     machine.send_keys("enter")?;
     machine.console.wait_any(&["Select Language", "Please select boot device"], LIMIT)?;
-    Ok(())
-}
-
-fn vhdx_and_dvd() -> TestResult {
-    let (cache, dir) = (Cache::project(), WorkDir::new()?);
-    let image = dir.path().join("disk.vhdx");
-    let raw = disk::debian(&cache, StockKernel::V6_12)?;
-    let convert =
-        Command::new(program::path()).args(["image", "convert"]).args([&raw, &image]).output()?;
-    assert!(convert.status.success(), "{}", String::from_utf8_lossy(&convert.stderr));
-    let base = FirmwareOptions::new(&Ovmf::Trixie4M.fetch(&cache)?).driver(&option_rom(&cache)?);
-    let options = base.clone().disk(&image).cpus(2).memory("5G").argument("--display", "headless");
-    let mut machine = FirmwareMachine::start(&options)?;
-    log_in(&mut machine)?;
 
     // Also without any device on the bus, the driver reports it.
     drop(machine);
@@ -254,6 +252,20 @@ fn assert_no_boot_device(options: &FirmwareOptions, message: &str) -> TestResult
     let said = machine.said();
     assert_eq!(ended.code(), Some(9), "{said}");
     assert!(said.contains(message), "{said}");
+    Ok(())
+}
+
+fn vhdx_and_dvd() -> TestResult {
+    let (cache, dir) = (Cache::project(), WorkDir::new()?);
+    let image = dir.path().join("disk.vhdx");
+    let raw = disk::debian(&cache, StockKernel::V6_12)?;
+    let convert =
+        Command::new(program::path()).args(["image", "convert"]).args([&raw, &image]).output()?;
+    assert!(convert.status.success(), "{}", String::from_utf8_lossy(&convert.stderr));
+    let base = FirmwareOptions::new(&Ovmf::Trixie4M.fetch(&cache)?).driver(&option_rom(&cache)?);
+    let options = base.clone().disk(&image).cpus(2).memory("5G").argument("--display", "headless");
+    let mut machine = FirmwareMachine::start(&options)?;
+    log_in(&mut machine)?;
     assert_eq!(machine.console.run("nproc", PROMPT, LIMIT)?, "2\n");
     assert_frame_buffer(&mut machine)?;
     machine.console.send("poweroff\n")?;

@@ -9,7 +9,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{Platform, generation};
+use super::{Platform, generation, presence};
 use crate::devices::{pci, rtc, serial};
 use crate::memory::{AddressRange, IOAPIC_BASE, LAPIC_BASE};
 
@@ -32,7 +32,7 @@ pub(super) fn build(platform: &Platform) -> Sdt {
     interrupt_controllers(&mut bus);
     clock(&mut bus);
     if let Some(registers) = platform.tpm {
-        tpm(&mut bus, registers);
+        tpm(&mut bus, registers, platform.presence);
     }
     if let Some(page) = platform.generation {
         generation::device(&mut bus, page);
@@ -48,7 +48,16 @@ pub(super) fn build(platform: &Platform) -> Sdt {
 }
 
 /// A piece of AML that is already encoded.
-struct Raw(Vec<u8>);
+pub(super) struct Raw(pub(super) Vec<u8>);
+
+impl Raw {
+    /// Encodes a piece.
+    pub(super) fn of(piece: &dyn Aml) -> Raw {
+        let mut code = Vec::new();
+        piece.to_aml_bytes(&mut code);
+        Raw(code)
+    }
+}
 
 impl Aml for Raw {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
@@ -121,7 +130,11 @@ fn clock(code: &mut Vec<u8>) {
     .to_aml_bytes(code);
 }
 
-fn tpm(code: &mut Vec<u8>, registers: AddressRange) {
+fn tpm(code: &mut Vec<u8>, registers: AddressRange, presence_page: Option<AddressRange>) {
+    let mut interface = Vec::new();
+    if let Some(page) = presence_page {
+        presence::interface(&mut interface, page);
+    }
     let registers = Memory32Fixed::new(true, registers.start as u32, registers.len() as u32);
     Device::new(
         "TPM_".into(),
@@ -131,6 +144,7 @@ fn tpm(code: &mut Vec<u8>, registers: AddressRange) {
             &Name::new("_UID".into(), &ZERO),
             &Name::new("_STA".into(), &STATUS_OK),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers])),
+            &Raw(interface),
         ],
     )
     .to_aml_bytes(code);

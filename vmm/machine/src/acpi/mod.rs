@@ -6,6 +6,7 @@ mod dsdt;
 mod fadt;
 mod generation;
 mod madt;
+mod presence;
 mod spcr;
 mod srat;
 mod tpm2;
@@ -39,6 +40,8 @@ pub(crate) struct Platform {
     pub pci: Option<AddressRange>,
     /// The registers of the TPM 2.0, if there is one.
     pub tpm: Option<AddressRange>,
+    /// The page of the TPM's physical presence interface, if there is firmware that serves it.
+    pub presence: Option<AddressRange>,
     /// The page that begins with the generation id, if the machine's tables name it.
     pub generation: Option<AddressRange>,
     /// The layout of memory, if memory can be added while the guest runs.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::memory::{
-    GENERATION_MMIO, HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, TPM_MMIO, allocate,
+    GENERATION_MMIO, HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, PRESENCE_MMIO,
+    TPM_MMIO, allocate,
 };
 
 fn platform(cpus: u32) -> Platform {
@@ -11,6 +12,7 @@ fn platform(cpus: u32) -> Platform {
         mmio: [LOW_MMIO, high],
         pci: None,
         tpm: None,
+        presence: None,
         generation: None,
         hot_add: None,
         hibernation: false,
@@ -131,6 +133,21 @@ fn test_spcr_names_the_first_serial_port_at_115200_baud() {
     assert_eq!((spcr[52], spcr[53], spcr[54]), (3, 4, 4), "interrupt");
     assert_eq!((spcr[58], spcr[60]), (7, 1), "baud and stop bits");
     assert_eq!(spcr[64..68], [0xFF; 4], "no PCI device");
+}
+
+#[test]
+fn test_presence_interface_is_in_the_tpm_only_with_its_page() {
+    // The interface's UUID in the order of `ToUUID`, and the packed fields' region.
+    let uuid = b"\xA6\xFA\xDD\x3D\x1B\x36\xB4\x4E\xA4\x24\x8D\x10\x08\x9D\x16\x53";
+    let region = b"\x5B\x80PPRG\0\x0C\0\x50\xD4\xFE\x0B\x15\x01";
+    let has = |platform: &Platform, part: &[u8]| {
+        tables_of(platform)[5].windows(part.len()).any(|window| window == part)
+    };
+    let without = Platform { tpm: Some(TPM_MMIO), ..platform(1) };
+    let with = Platform { presence: Some(PRESENCE_MMIO), ..without.clone() };
+    for part in [&uuid[..], region, b"_DSM\x0C"] {
+        assert!(has(&with, part) && !has(&without, part), "{part:x?}");
+    }
 }
 
 #[test]

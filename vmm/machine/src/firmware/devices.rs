@@ -101,19 +101,23 @@ impl FirmwareDevices {
         buses.add_mmio(window.start, window.len(), Arc::clone(&self.pci) as _)
     }
 
-    /// Tells firmware of a TPM: `platform` describes the machine with it, and `config` is the
-    /// content of `etc/tpm/config`. Returns whether the firmware has such files; otherwise its
-    /// tables are in RAM.
+    /// Returns whether the firmware takes its tables from files; otherwise they are in RAM.
+    pub(crate) fn has_files(&self) -> bool {
+        self.flash.is_some()
+    }
+
+    /// Tells firmware that has files of a TPM: `platform` describes the machine with it, and
+    /// `config` is the content of `etc/tpm/config`.
     pub(crate) fn set_tpm(
         &self,
         platform: &acpi::Platform,
         config: &[u8],
-    ) -> Result<bool, FirmwareError> {
-        let Some(flash) = &self.flash else { return Ok(false) };
+    ) -> Result<(), FirmwareError> {
+        let Some(flash) = &self.flash else { return Ok(()) };
         let mut fw_cfg = lock(&flash.fw_cfg.device);
         tables::set_acpi(&mut fw_cfg, platform)?;
         fw_cfg.set_file("etc/tpm/config", config.to_vec())?;
-        Ok(true)
+        Ok(())
     }
 
     /// Restores the reset state of all devices. The variables keep their content.
@@ -239,11 +243,11 @@ impl Pci {
             (4.., data) => self.update(|bus| bus.write_data((offset - 4) as u8, data)),
             _ => return None,
         }
+        lock(&self.state).0.take_boot_failure()
     }
 
     /// Changes the bus, then maps the option ROM where it is decoded. Outside the window it stays
     /// unmapped: there the guest would see RAM or another device.
-        lock(&self.state).0.take_boot_failure()
     fn update(&self, change: impl FnOnce(&mut PciBus)) {
         let mut state = lock(&self.state);
         let (bus, slot) = &mut *state;

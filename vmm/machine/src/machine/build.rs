@@ -81,6 +81,7 @@ impl Machine {
             mmio: [LOW_MMIO, layout.high_mmio],
             pci: config.firmware.as_ref().map(|_| layout.pci_window()),
             tpm: None,
+            presence: None,
             // MSVM has its own tables.
             generation: config.msvm.is_none().then_some(GENERATION_MMIO),
             hot_add: (!layout.hot_add.is_empty()).then_some(layout),
@@ -206,8 +207,8 @@ impl Machine {
             hyperv: options,
             on_reset: config.on_reset,
             on_panic: config.on_panic,
-            vcpus,
             on_no_boot_device: config.on_no_boot_device,
+            vcpus,
             shared: Shared {
                 memory,
                 buses,

@@ -36,7 +36,9 @@ use crate::acpi;
 use crate::boot::{BootSource, Entry};
 use crate::devices::serial::{RawTerminal, SerialHub};
 use crate::hyperv::{EomWatcher, FreePages, KvmSynic};
-use crate::memory::{GuestMemory, HotAddSlots, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
+use crate::memory::{
+    GuestMemory, HotAddSlots, LOW_MMIO, MemoryLayout, PRESENCE_MMIO, TPM_MMIO, WindowMemory,
+};
 use crate::options::{HypervOption, OnNoBootDevice, OnPanic, OnReset};
 use crate::smbios::MachineIdentity;
 
@@ -60,9 +62,9 @@ pub struct Machine {
     hyperv: Vec<HypervOption>,
     on_reset: OnReset,
     on_panic: OnPanic,
+    on_no_boot_device: OnNoBootDevice,
     vcpus: Vec<Vcpu>,
     shared: Shared,
-    on_no_boot_device: OnNoBootDevice,
     serial_hubs: [SerialHub; 2],
     devices: ResettableDevices,
     inputs: Vec<EventSubscriber>,
@@ -153,23 +155,31 @@ impl Machine {
     /// its 4 KiB, and the ACPI tables describe it. Firmware finds it by `config`, the content of
     /// the fw_cfg file `etc/tpm/config`. A reset hook must reset it.
     ///
+    /// `presence` is the page of the physical presence interface, which exists with such firmware
+    /// only: without it, requests would have no effect.
+    ///
     /// # Errors
     /// The machine has a TPM already.
     pub fn set_tpm(
         &mut self,
         device: Arc<dyn DeviceMmio + Send + Sync>,
+        presence: Arc<dyn DeviceMmio + Send + Sync>,
         config: &[u8],
     ) -> Result<(), MachineError> {
         platform::place(&mut self.shared.buses, |buses| {
             buses.add_mmio(TPM_MMIO.start, TPM_MMIO.len(), device)
         })?;
         self.tables.tpm = Some(TPM_MMIO);
-        let is_told = match &self.devices.firmware {
-            Some(firmware) => firmware.set_tpm(&self.tables, config)?,
-            None => false,
-        };
-        if !is_told {
-            acpi::write(&self.shared.memory, &self.tables)?;
+        match self.devices.firmware.as_ref().filter(|firmware| firmware.has_files()) {
+            Some(firmware) => {
+                let window = PRESENCE_MMIO;
+                platform::place(&mut self.shared.buses, |buses| {
+                    buses.add_mmio(window.start, window.len(), presence)
+                })?;
+                self.tables.presence = Some(window);
+                firmware.set_tpm(&self.tables, config)?;
+            }
+            None => _ = acpi::write(&self.shared.memory, &self.tables)?,
         }
         Ok(())
     }
@@ -210,6 +220,7 @@ impl Machine {
             identity: self.identity,
             on_reset: self.on_reset,
             on_panic: self.on_panic,
+            on_no_boot_device: self.on_no_boot_device,
             devices: self.devices,
             hooks: self.hooks,
             shared: Arc::clone(&shared),
@@ -220,7 +231,6 @@ impl Machine {
             Ok(threads) => {
                 let exit = supervisor.supervise();
                 let _ = self.handle.stop.write(1);
-            on_no_boot_device: self.on_no_boot_device,
                 supervisor.end(threads).unwrap_or(exit)
             }
             Err(failure) => Exit::Failed(failure),
@@ -251,6 +261,7 @@ struct Supervisor {
     identity: MachineIdentity,
     on_reset: OnReset,
     on_panic: OnPanic,
+    on_no_boot_device: OnNoBootDevice,
     devices: ResettableDevices,
     hooks: Vec<Box<dyn FnMut() + Send>>,
     shared: Arc<Shared>,
@@ -261,7 +272,6 @@ struct Supervisor {
 type Threads = Vec<(u32, JoinHandle<()>)>;
 
 impl Supervisor {
-    on_no_boot_device: OnNoBootDevice,
     fn start(&mut self, vcpus: Vec<Vcpu>) -> Result<Threads, MachineFailure> {
         let mut threads = Threads::new();
         for (index, vcpu) in (0..).zip(vcpus) {
@@ -293,6 +303,10 @@ impl Supervisor {
                 Event::Stop => return Exit::Stopped,
                 Event::Failed(failure) => return Exit::Failed(failure),
                 Event::Reset if self.on_reset == OnReset::Exit => return Exit::Reset,
+                Event::BootFailure(failure) => match self.on_no_boot_device {
+                    OnNoBootDevice::Exit => return Exit::NoBootDevice(failure),
+                    OnNoBootDevice::Wait => warn!("no boot device: {failure}"),
+                },
                 Event::Panic(parameters) => {
                     self.shared.log.crash(&parameters);
                     self.state.set_crash(parameters);
@@ -303,10 +317,6 @@ impl Supervisor {
                             if let Err(failure) = self.reset() {
                                 return Exit::Failed(failure);
                             }
-                Event::BootFailure(failure) => match self.on_no_boot_device {
-                    OnNoBootDevice::Exit => return Exit::NoBootDevice(failure),
-                    OnNoBootDevice::Wait => warn!("no boot device: {failure}"),
-                },
                         }
                     }
                 }

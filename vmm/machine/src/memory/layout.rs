@@ -23,6 +23,9 @@ pub(crate) const LOW_MMIO: AddressRange = AddressRange { start: 0xF800_0000, end
 /// The registers of a TPM, at the address that firmware expects (spec firmware-windows section
 /// D7.1). They are above the window for VMBus devices.
 pub(crate) const TPM_MMIO: AddressRange = AddressRange { start: 0xFED4_0000, end: 0xFED4_1000 };
+/// The page of the TPM's physical presence interface, at the address that QEMU's has.
+pub(crate) const PRESENCE_MMIO: AddressRange =
+    AddressRange { start: 0xFED4_5000, end: 0xFED4_6000 };
 /// The page with the generation id, beside the registers of a TPM. It is in no memory map, as the
 /// generation id must not be in memory that a guest uses for itself.
 pub(crate) const GENERATION_MMIO: AddressRange =
@@ -193,7 +196,8 @@ mod tests {
     const _: () = assert!(
         LOW_MMIO.end <= TPM_MMIO.start
             && IOAPIC_BASE < TPM_MMIO.start
-            && TPM_MMIO.end <= GENERATION_MMIO.start
+            && TPM_MMIO.end <= PRESENCE_MMIO.start
+            && PRESENCE_MMIO.end <= GENERATION_MMIO.start
             && GENERATION_MMIO.end <= LAPIC_BASE
     );
 }

@@ -10,7 +10,7 @@ pub use hot_add::HotAddSlots;
 pub use layout::AddressRange;
 pub(crate) use layout::{
     ACPI_BASE, ACPI_END, GENERATION_MMIO, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE,
-    LAPIC_BASE, LOW_MMIO, MemoryLayout, SMBIOS_BASE, SMBIOS_END, TPM_MMIO, TSS_BASE,
+    LAPIC_BASE, LOW_MMIO, MemoryLayout, PRESENCE_MMIO, SMBIOS_BASE, SMBIOS_END, TPM_MMIO, TSS_BASE,
 };
 #[cfg(test)]
 pub(crate) use layout::{HIGH_MMIO_SIZE, LOW_RAM_LIMIT};

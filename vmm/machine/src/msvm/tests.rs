@@ -42,6 +42,7 @@ fn machine(mib: u64) -> (MemoryLayout, GuestMemory, acpi::Platform) {
         mmio: [LOW_MMIO, layout.high_mmio],
         pci: None,
         tpm: None,
+        presence: None,
         generation: None,
         hot_add: None,
         hibernation: false,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use synthvm_machine::Machine;
-use synthvm_tpm::{Emulator, SwtpmOptions, Timeouts, TpmDevice};
+use synthvm_tpm::{Emulator, PresencePage, SwtpmOptions, Timeouts, TpmDevice};
 
 use super::exit::{Exit, Failure};
 use crate::config::VmConfig;
@@ -38,7 +38,8 @@ pub(super) fn attach_tpm(
 ) -> Result<Arc<TpmDevice>, Failure> {
     let failed = |error: io::Error| Failure::text(Exit::Internal, format!("the TPM: {error}"));
     let device = Arc::new(TpmDevice::new(emulator).map_err(failed)?);
-    machine.set_tpm(Arc::clone(&device) as _, &synthvm_tpm::fw_cfg_config())?;
+    let presence = Arc::new(PresencePage::new());
+    machine.set_tpm(Arc::clone(&device) as _, presence, &synthvm_tpm::fw_cfg_config())?;
     let reset = Arc::clone(&device);
     machine.add_reset_hook(Box::new(move || reset.reset()));
     Ok(device)
