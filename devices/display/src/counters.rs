@@ -31,7 +31,7 @@ pub struct ServerReport {
     pub bytes: u64,
     /// Times that changes of the screen were read.
     pub refreshes: u64,
-    /// Areas that have moved, and that viewers were told to copy (CopyRect).
+    /// Areas that have moved, and that viewers copy (CopyRect).
     pub copied_rectangles: u64,
     /// Segments, 16 pixels of a row, that were compared.
     pub compared_segments: u64,

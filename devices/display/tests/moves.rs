@@ -1,4 +1,4 @@
-//! Areas that have moved are copied by viewers that announce it, and all viewers see the same.
+//! Areas that have moved are copied by viewers that support CopyRect, and all viewers see the same.
 
 mod common;
 

@@ -58,7 +58,7 @@ fn test_io_once_warm_allocates_nothing() {
         let mut channel = guest.open(offer, 16);
         channel.initialise();
         // Warm up at the full depth in one batch, so that every entry and buffer exists.
-        fill_ring_at_once(&mut channel);
+        fill_ring_in_one_batch(&mut channel);
         run(&mut channel, 20);
         let before = OF_WORKER.load(Ordering::Relaxed);
         assert!(before > 0, "warming up allocates: it is being counted");
@@ -68,7 +68,7 @@ fn test_io_once_warm_allocates_nothing() {
 }
 
 /// Sends 32 requests that become visible together, so that the worker takes them as one batch.
-fn fill_ring_at_once(channel: &mut BareChannel) {
+fn fill_ring_in_one_batch(channel: &mut BareChannel) {
     let pages: Vec<u64> = (0..9).map(|page| DATA + 2 * page).collect();
     let mut header = Vec::new();
     let range = vmbus_ring::GpaRange { byte_count: 32768, byte_offset: 0x200, pages: &pages };

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_fill_in_pieces_makes_the_same_bytes_as_at_once() {
+    fn test_fill_in_pieces_makes_the_same_bytes_as_in_one_piece() {
         let mut whole = vec![0; 1000];
         fill(&mut whole, 7, 3);
         for size in [1, 5, 8, 13, 512] {

@@ -98,7 +98,7 @@ impl Call {
     /// Reads from the page cache on this thread, on the descriptor for [`Self::way`]. `None`: the
     /// call is no such read, or would have to wait, or fails. The caller then makes the call in the
     /// normal way and gets the error.
-    pub(super) fn read_at_once(self, file: &File) -> Option<i32> {
+    pub(super) fn read_nowait(self, file: &File) -> Option<i32> {
         let Self::Read { memory, offset, way: Way::Cached } = self else { return None };
         let fd = file.as_raw_fd();
         let result = with_pieces(memory, |pieces, count| {
@@ -112,7 +112,7 @@ impl Call {
     /// Writes to the page cache on this thread, on the descriptor for [`Self::way`], if the storage
     /// can do that without a wait. Returns the result of the call. `None`: the call is no such
     /// write, or must be durable.
-    pub(super) fn write_at_once(self, file: &File) -> Option<i32> {
+    pub(super) fn write_nowait(self, file: &File) -> Option<i32> {
         let Self::Write { memory, offset, way: Way::Cached, durable: false } = self else {
             return None;
         };

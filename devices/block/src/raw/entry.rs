@@ -19,15 +19,11 @@ pub(super) struct Entry {
 }
 
 /// Returns the ring's entry for `call`. `None`: the ring has no such operation. `fixed`: the memory
-/// that is registered with the ring. `at_once`: a write fails with EAGAIN if it would have to wait.
+/// that is registered with the ring. `nowait`: a write fails with EAGAIN if it would have to wait.
 ///
 /// # Safety
 /// The call's memory is valid.
-pub(super) unsafe fn entry(
-    call: Call,
-    fixed: Option<&FixedMemory>,
-    at_once: bool,
-) -> Option<Entry> {
+pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>, nowait: bool) -> Option<Entry> {
     let index = match call {
         Call::Read { memory, .. } | Call::Write { memory, .. } => {
             // SAFETY: the caller guarantees it.
@@ -39,7 +35,7 @@ pub(super) unsafe fn entry(
         Call::Read { memory, offset, way } => read(memory, offset, way, index),
         Call::Write { memory, offset, way, durable } => {
             let durable = if durable { libc::RWF_DSYNC } else { 0 };
-            let flags = durable | if at_once { libc::RWF_NOWAIT } else { 0 };
+            let flags = durable | if nowait { libc::RWF_NOWAIT } else { 0 };
             write(memory, offset, way, flags, index)
         }
         Call::Sync => opcode::Fsync::new(FLUSHED).flags(FsyncFlags::DATASYNC).build(),

@@ -141,7 +141,7 @@ impl Image {
     fn make(&self, call: Call) -> i32 {
         let file = self.file_of(call.way());
         if self.lacks.cached_nowait.get().is_none()
-            && let Some(result) = call.write_at_once(file)
+            && let Some(result) = call.write_nowait(file)
         {
             let lacks = matches!(-result, libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS);
             let _ = self.lacks.cached_nowait.set(lacks);
@@ -162,7 +162,7 @@ impl Image {
     }
 
     /// Returns whether a ring may try the write `call` without a wait.
-    pub(super) fn may_write_at_once(&self, call: Call) -> bool {
+    pub(super) fn may_write_nowait(&self, call: Call) -> bool {
         match call {
             Call::Write { way: Way::Direct, .. } if self.direct.is_some() => {
                 !self.lacks.direct_nowait.load(Ordering::Relaxed)
@@ -182,9 +182,9 @@ impl Image {
         matches!(-result, libc::EAGAIN | libc::EOPNOTSUPP) && self.is_queued_by_rings(call)
     }
 
-    /// Makes `call` on this thread if it reads and need not wait, as [`Call::read_at_once`] does.
-    pub(super) fn read_at_once(&self, call: Call) -> Option<i32> {
-        call.read_at_once(self.file_of(call.way()))
+    /// Makes `call` on this thread if it reads and need not wait, as [`Call::read_nowait`] does.
+    pub(super) fn read_nowait(&self, call: Call) -> Option<i32> {
+        call.read_nowait(self.file_of(call.way()))
     }
 
     /// Returns the file for `way`. Without O_DIRECT both are the cached one.

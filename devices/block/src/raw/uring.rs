@@ -281,8 +281,8 @@ impl UringQueue {
 
     fn make(&mut self, user_data: u64, call: Call) {
         let queued = self.image.is_queued_by_rings(call) && !self.broken;
-        let at_once = queued && self.image.may_write_at_once(call);
-        if queued && !at_once {
+        let nowait = queued && self.image.may_write_nowait(call);
+        if queued && !nowait {
             return self.hand_over(user_data as u32);
         }
         #[cfg(test)]
@@ -290,7 +290,7 @@ impl UringQueue {
             return self.returned(user_data, result);
         }
         // SAFETY: the call's memory belongs to its task, which is still in its slot.
-        let entry = unsafe { entry(call, self.fixed.as_deref(), at_once) };
+        let entry = unsafe { entry(call, self.fixed.as_deref(), nowait) };
         let Some(Entry { entry, fixed }) = entry.filter(|_| !self.broken) else {
             let result = self.image.perform(call);
             return self.returned(user_data, result);
@@ -298,7 +298,7 @@ impl UringQueue {
         // A ring is useful for several calls at a time, and for calls that have to wait.
         if !fixed
             && self.is_idle()
-            && let Some(result) = self.image.read_at_once(call)
+            && let Some(result) = self.image.read_nowait(call)
         {
             return self.returned(user_data, result);
         }

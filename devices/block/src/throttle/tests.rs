@@ -44,9 +44,9 @@ fn test_requests_go_at_their_rate_after_the_burst() {
     assert_eq!(after, [0, 0, 0, 0, 10, 20, 30]);
     // A long pause accumulates one burst, not more.
     let now = 100 * SECOND;
-    let at_once =
+    let nowait =
         starts(&mut buckets, WRITE, 512, 10, now).iter().filter(|&&start| start == now).count();
-    assert_eq!(at_once, 4);
+    assert_eq!(nowait, 4);
 }
 
 #[test]

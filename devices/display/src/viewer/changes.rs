@@ -8,7 +8,7 @@ use crate::segments::SegmentSet;
 const MAX_MOVES: usize = 32;
 
 impl Running {
-    /// Returns whether the viewer can be told of moves on a canvas of this size.
+    /// Returns whether the viewer can copy moved areas on a canvas of this size.
     pub(crate) fn follows_moves(&self, canvas: (u16, u16)) -> bool {
         // What the update in progress sends is no longer dirty, but not yet sent.
         self.abilities.copy_rect && self.update.is_empty() && !self.is_cut && self.size == canvas

@@ -76,7 +76,7 @@ fn test_established_flag_is_active_low_and_reset_by_the_locality_that_is_granted
 }
 
 #[test]
-fn test_command_ready_and_go_idle_change_the_idle_bit_and_are_done_at_once() {
+fn test_command_ready_and_go_idle_change_the_idle_bit_and_are_done_immediately() {
     let mut registers = Registers::default();
     let _ = write(&mut registers, CTRL_REQ, 1);
     assert_eq!((read(&registers, CTRL_REQ), read(&registers, CTRL_STS)), (0, 0));
