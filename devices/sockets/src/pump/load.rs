@@ -7,9 +7,10 @@ const STREAM_BYTES: usize = 2048;
 /// The kind of load that a turn of a connection was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// Many bytes, in the same direction as in the turn before.
+    /// Many bytes to the host, and nothing else, as in the turn before.
     Stream,
-    /// Few bytes, or a change of direction, such as requests and responses have.
+    /// Anything else: few bytes, a change of direction, such as requests and responses have, or
+    /// bytes to the guest.
     Message,
 }
 
@@ -41,8 +42,7 @@ impl Moved {
             _ => Direction::Both,
         };
         let is_same = self.last.replace(direction) == Some(direction);
-        let is_stream =
-            is_same && direction != Direction::Both && to_host + to_guest >= STREAM_BYTES;
+        let is_stream = is_same && direction == Direction::ToHost && to_host >= STREAM_BYTES;
         Some(if is_stream { Load::Stream } else { Load::Message })
     }
 }
@@ -62,19 +62,19 @@ mod tests {
     }
 
     #[test]
-    fn test_many_bytes_in_one_direction_are_a_stream_from_the_second_turn_on() {
+    fn test_many_bytes_to_the_host_are_a_stream_from_the_second_turn_on() {
         let (message, stream) = (Some(Load::Message), Some(Load::Stream));
         let many = STREAM_BYTES;
         assert_eq!(loads([(many, 0), (0, 0), (many, 0)]), [message, None, stream]);
-        assert_eq!(loads([(0, many), (0, many), (many, 0)]), [message, stream, message]);
+        assert_eq!(loads([(many, 0), (0, many), (many, 0)]), [message; 3]);
     }
 
     #[test]
-    fn test_short_messages_and_both_directions_are_no_stream() {
+    fn test_short_messages_and_bytes_to_the_guest_are_no_stream() {
         let message = Some(Load::Message);
         let (few, many) = (STREAM_BYTES - 1, STREAM_BYTES);
         assert_eq!(loads([(few, 0), (few, 0), (few, 0)]), [message; 3]);
-        assert_eq!(loads([(many, 0), (0, many), (many, 0)]), [message; 3]);
+        assert_eq!(loads([(0, many), (0, many), (0, many)]), [message; 3]);
         assert_eq!(loads([(many, many), (many, many)]), [message; 2]);
     }
 }
