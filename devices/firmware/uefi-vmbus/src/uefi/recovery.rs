@@ -1,14 +1,14 @@
-//! Learns that the firmware found no system, and tells SynthVM (firmware-windows section B10).
+//! Reports to SynthVM that the firmware found no system to boot (firmware-windows section B10).
 //!
 //! When no boot option works, the boot manager loads the recovery options. The driver publishes one
-//! of its own, behind all others, whose file is loaded from a handle of the driver: the call of
-//! LoadFile is the news. The option and the handle exist only between the attempts to start a boot
-//! option: a handle with LoadFile would become a boot option in the user's variables when the
-//! firmware's setup enumerates devices.
+//! of its own, behind all others, whose file is loaded from a handle of the driver: the boot
+//! manager calls LoadFile only then. The option and the handle exist only between the attempts to
+//! start a boot option: a handle with LoadFile would become a boot option in the user's variables
+//! when the firmware's setup enumerates devices.
 //!
-//! Firmware with a built-in shell starts that last, so its recovery options are never loaded: then
-//! the start of the shell is the news, unless there is a script for it to run. With Secure Boot the
-//! shell ends with an error, and the recovery options follow.
+//! Firmware with a built-in shell starts that last, so its recovery options are never loaded. The
+//! driver then reports the start of the shell, unless there is a script for it to run. With Secure
+//! Boot the shell ends with an error, and the recovery options follow.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -62,7 +62,7 @@ const LOADER_START: u32 = BOOT_SERVICE_DRIVER | 0x8001;
 const LOAD_FAILED: u32 = BOOT_SERVICE_DRIVER | 0x1002;
 const START_FAILED: u32 = BOOT_SERVICE_DRIVER | 0x1003;
 
-/// Set while the driver waits for the news. Accessed at the priority TPL_CALLBACK or above.
+/// Set after the start of the driver. Accessed at the priority TPL_CALLBACK or above.
 static RECOVERY: Global = Global(UnsafeCell::new(None));
 
 struct Global(UnsafeCell<Option<Recovery>>);
@@ -85,6 +85,7 @@ struct StatusCodes {
     unregister: unsafe extern "efiapi" fn(handler: Handler) -> Status,
 }
 
+/// The recovery option, and what its report needs.
 struct Recovery {
     boot: BootServices,
     runtime: &'static RuntimeServices,
@@ -99,8 +100,8 @@ struct Recovery {
     in_order: bool,
 }
 
-/// Starts to wait. Returns false if the machine has no place to tell, or the firmware no status
-/// codes. Must be called at TPL_NOTIFY.
+/// Starts to follow the boot manager. Returns false if the machine has no boot status register, or
+/// the firmware has no status codes. Must be called at TPL_NOTIFY.
 pub(super) fn start(boot: BootServices, runtime: &'static RuntimeServices, image: Handle) -> bool {
     const TPL_CALLBACK: usize = 8;
     let Some(register) = StatusRegister::find(boot, image) else { return false };
