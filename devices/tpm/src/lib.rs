@@ -33,8 +33,8 @@ pub use registers::{BASE, SIZE};
 
 /// Returns the content of the fw_cfg file `etc/tpm/config`, by which OVMF finds the TPM: u32
 /// address of the physical presence interface, u8 TPM version (2), u8 version of that interface
-/// (1: 1.30), little-endian (docs/spec/firmware-windows.md section D7.1; QEMU's `FwCfgTPMConfig`).
-pub const fn fw_cfg_config() -> [u8; 6] {
+/// (1: 1.30, 0: there is none), little-endian (docs/spec/firmware-windows.md section D7.1; QEMU's `FwCfgTPMConfig`).
+pub const fn fw_cfg_config(has_presence: bool) -> [u8; 6] {
     let [a, b, c, d] = PRESENCE_BASE.to_le_bytes();
-    [a, b, c, d, 2, 1]
+    [a, b, c, d, 2, has_presence as u8]
 }

@@ -155,15 +155,15 @@ impl Machine {
     /// its 4 KiB, and the ACPI tables describe it. Firmware finds it by `config`, the content of
     /// the fw_cfg file `etc/tpm/config`. A reset hook must reset it.
     ///
-    /// `presence` is the page of the physical presence interface, which exists with such firmware
-    /// only: without it, requests would have no effect.
+    /// `presence` is the page of the physical presence interface, if the guest may have one. It
+    /// exists with such firmware only: without it, requests would have no effect.
     ///
     /// # Errors
     /// The machine has a TPM already.
     pub fn set_tpm(
         &mut self,
         device: Arc<dyn DeviceMmio + Send + Sync>,
-        presence: Arc<dyn DeviceMmio + Send + Sync>,
+        presence: Option<Arc<dyn DeviceMmio + Send + Sync>>,
         config: &[u8],
     ) -> Result<(), MachineError> {
         platform::place(&mut self.shared.buses, |buses| {
@@ -172,11 +172,13 @@ impl Machine {
         self.tables.tpm = Some(TPM_MMIO);
         match self.devices.firmware.as_ref().filter(|firmware| firmware.has_files()) {
             Some(firmware) => {
-                let window = PRESENCE_MMIO;
-                platform::place(&mut self.shared.buses, |buses| {
-                    buses.add_mmio(window.start, window.len(), presence)
-                })?;
-                self.tables.presence = Some(window);
+                if let Some(page) = presence {
+                    let window = PRESENCE_MMIO;
+                    platform::place(&mut self.shared.buses, |buses| {
+                        buses.add_mmio(window.start, window.len(), page)
+                    })?;
+                    self.tables.presence = Some(window);
+                }
                 firmware.set_tpm(&self.tables, config)?;
             }
             None => _ = acpi::write(&self.shared.memory, &self.tables)?,

@@ -72,7 +72,8 @@ pub(super) fn launch(
         test_device::offer(device, &bus).map_err(|error| internal("the test device", &error))?;
     }
     machine.set_bus(bus.clone());
-    let tpm = tpm.map(|emulator| attach_tpm(&mut machine, emulator)).transpose()?;
+    let has_presence = config.tpm.as_ref().is_some_and(|tpm| tpm.presence);
+    let tpm = tpm.map(|emulator| attach_tpm(&mut machine, emulator, has_presence)).transpose()?;
     let resets = Arc::new(AtomicU64::new(0));
     machine.add_reset_hook(reset_hook(&bus, &resets));
     if let Some(display) = &display {

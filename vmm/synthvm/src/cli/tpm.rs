@@ -35,11 +35,13 @@ fn absolute(program: &Path) -> Result<std::path::PathBuf, Failure> {
 pub(super) fn attach_tpm(
     machine: &mut Machine,
     emulator: Emulator,
+    has_presence: bool,
 ) -> Result<Arc<TpmDevice>, Failure> {
     let failed = |error: io::Error| Failure::text(Exit::Internal, format!("the TPM: {error}"));
     let device = Arc::new(TpmDevice::new(emulator).map_err(failed)?);
-    let presence = Arc::new(PresencePage::new());
-    machine.set_tpm(Arc::clone(&device) as _, presence, &synthvm_tpm::fw_cfg_config())?;
+    let presence = has_presence.then(|| Arc::new(PresencePage::new()) as _);
+    let config = synthvm_tpm::fw_cfg_config(has_presence);
+    machine.set_tpm(Arc::clone(&device) as _, presence, &config)?;
     let reset = Arc::clone(&device);
     machine.add_reset_hook(Box::new(move || reset.reset()));
     Ok(device)

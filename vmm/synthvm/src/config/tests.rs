@@ -210,13 +210,15 @@ fn test_firmware_named_twice_or_not_at_all_is_refused() {
 
 #[test]
 fn test_tpm_of_a_flag_and_of_a_file_are_the_same_and_print_back() {
-    let config = with(&[("tpm", "swtpm,state=s,program=p/swtpm")]).unwrap();
-    let file = "kernel = \"k\"\n[tpm]\nbackend = \"swtpm\"\nstate = \"s\"\nprogram = \"p/swtpm\"";
+    let config = with(&[("tpm", "swtpm,state=s,program=p/swtpm,presence=on")]).unwrap();
+    let file = "kernel = \"k\"\n[tpm]\nbackend = \"swtpm\"\nstate = \"s\"\n\
+                program = \"p/swtpm\"\npresence = true";
     assert_eq!(load(file, &[]).unwrap().tpm, config.tpm);
     let again = load(&config.to_toml().unwrap(), &[]).unwrap();
     assert_eq!(again.tpm.unwrap().state, Some(std::path::absolute("s").unwrap()));
     let only_state = load("kernel = \"k\"\ntpm = \"swtpm\"", &[("tpm", "state=t")]).unwrap();
-    assert_eq!(only_state.tpm.unwrap().state, Some(PathBuf::from("t")));
+    let tpm = only_state.tpm.unwrap();
+    assert_eq!((tpm.state, tpm.presence), (Some(PathBuf::from("t")), false));
     for (bad, why) in
         [("hardware", "swtpm"), ("swtpm,folder=x", "folder"), ("swtpm,state=", "state")]
     {

@@ -31,6 +31,9 @@ pub struct TpmConfig {
         skip_serializing_if = "Option::is_none"
     )]
     pub program: Option<PathBuf>,
+    /// Whether the guest has the physical presence interface, if OVMF starts the machine.
+    #[serde(default)]
+    pub presence: bool,
 }
 
 /// A TPM behind the registers.

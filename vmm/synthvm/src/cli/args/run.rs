@@ -186,8 +186,8 @@ pub(in crate::cli) struct RunArgs {
     /// by `synthvm hibernate`; on or off; not with dynamic memory [default: off]
     #[arg(long, value_name = "on|off", help_heading = "Virtual hardware")]
     hibernation: Option<String>,
-    /// Adds a TPM 2.0: swtpm[,state=FOLDER][,program=PATH], run by the program swtpm; without a
-    /// state folder its state is lost when the machine ends; or none
+    /// Adds a TPM 2.0: swtpm[,state=FOLDER][,program=PATH][,presence=on], run by the program swtpm;
+    /// without a state folder its state is lost when the machine ends; or none
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Virtual hardware")]
     tpm: Option<String>,
     /// The machine's UUID, which SMBIOS shows [default: follows from the path of the firmware's
