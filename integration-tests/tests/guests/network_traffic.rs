@@ -22,8 +22,8 @@ const STREAM: usize = 2 << 20;
 const LONG_STREAM: u64 = 16 << 20;
 const LONG_STREAM_VARIABLE: &str = "SYNTHVM_STREAM_BYTES";
 
-/// Most bytes of one connection of the long streams, so that none takes too long.
-const LONG_STREAM_PART: u64 = 256 << 20;
+/// Most bytes of one connection of the long streams, so that none takes too long on a busy machine.
+const LONG_STREAM_PART: u64 = 64 << 20;
 
 /// Most times that an interface is taken down and up, and most seconds of it.
 const TOGGLES: (usize, u32) = (500, 10);
