@@ -28,7 +28,7 @@ pub use entry::{EntryState, Mtrr, Segment, mtrrs};
 pub use image::{FirmwareImage, ImageError, wrap_flat};
 pub use nvram::{
     Attributes, Name, Nvram, NvramRequest, SecureBootKeys, Signatures, StoreError, StoredVariable,
-    Variable, VariableStore, Variables, VariablesFile, VolatileStore,
+    Timestamp, Variable, VariableStore, Variables, VariablesFile, VolatileStore,
 };
 pub use placement::{IMAGE_BASE, Placement};
 pub use status::Status;

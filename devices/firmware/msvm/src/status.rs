@@ -22,5 +22,7 @@ wire_enum! {
         OutOfResources = 9,
         /// There is no such variable, or none follows.
         NotFound = 14,
+        /// The signature of an authenticated write is not valid for the variable.
+        SecurityViolation = 26,
     }
 }

@@ -1,6 +1,8 @@
 //! Firmware variables (spec firmware-windows section A5.1): the rules of UEFI's variable services,
 //! the descriptor with which the firmware asks for them, and the file that keeps them.
 
+mod auth;
+mod authenticated;
 mod descriptor;
 mod file;
 mod name;
@@ -10,6 +12,7 @@ mod rules;
 mod tests;
 mod variables;
 
+pub use auth::Timestamp;
 pub use descriptor::NvramRequest;
 pub use file::{StoreError, VariablesFile};
 pub use name::Name;

@@ -27,20 +27,38 @@ const READ_ONLY: [(Guid, &str); 6] = [
     (OS_LOADER, "OsLoaderIndicationsSupported"),
 ];
 
-/// Variables that only an authenticated write may change.
-const KEYS: [(Guid, &str); 4] =
-    [(GLOBAL, "PK"), (GLOBAL, "KEK"), (SECURITY, "db"), (SECURITY, "dbx")];
+/// A variable of the Secure Boot keys, which only an authenticated write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyVariable {
+    /// The platform key.
+    Pk,
+    /// The key exchange keys.
+    Kek,
+    /// A signature database.
+    Database,
+}
 
-const X509: Guid =
+const KEYS: [(Guid, &str, KeyVariable); 6] = [
+    (GLOBAL, "PK", KeyVariable::Pk),
+    (GLOBAL, "KEK", KeyVariable::Kek),
+    (SECURITY, "db", KeyVariable::Database),
+    (SECURITY, "dbx", KeyVariable::Database),
+    (SECURITY, "dbt", KeyVariable::Database),
+    (SECURITY, "dbr", KeyVariable::Database),
+];
+
+/// Type of a list of certificates.
+pub(super) const X509: Guid =
     Guid::new(0xa5c0_59a1, 0x94e4, 0x4aa7, [0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72]);
-const SHA256: Guid =
+/// Type of a list of hashes.
+pub(super) const SHA256: Guid =
     Guid::new(0xc1c4_1626, 0x504c, 0x4092, [0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28]);
 /// Of a list: type, three lengths.
-const LIST_HEADER: u32 = 28;
+pub(super) const LIST_HEADER: u32 = 28;
 
 /// Signature lists: the value of a key variable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Signatures(Vec<u8>);
+pub struct Signatures(pub(super) Vec<u8>);
 
 impl Signatures {
     /// Returns no signatures.
@@ -96,40 +114,61 @@ pub struct SecureBootKeys {
 
 /// Returns whether no guest may change the variable.
 pub(super) fn is_read_only(vendor: Guid, name: &Name) -> bool {
-    is_one_of(&READ_ONLY, vendor, name)
+    READ_ONLY.iter().any(|(guid, text)| *guid == vendor && Name::ascii(text) == *name)
 }
 
-/// Returns whether only an authenticated write may change the variable.
-pub(super) fn is_key(vendor: Guid, name: &Name) -> bool {
-    is_one_of(&KEYS, vendor, name)
+/// Returns which key variable it is, if it is one.
+pub(super) fn key_variable(vendor: Guid, name: &Name) -> Option<KeyVariable> {
+    let found = KEYS.iter().find(|(guid, text, _)| *guid == vendor && Name::ascii(text) == *name);
+    found.map(|(_, _, key)| *key)
 }
 
-fn is_one_of(list: &[(Guid, &str)], vendor: Guid, name: &Name) -> bool {
-    list.iter().any(|(guid, text)| *guid == vendor && Name::ascii(text) == *name)
+/// Returns the vendor and name of the platform key.
+pub(super) fn platform_key() -> (Guid, Name) {
+    (GLOBAL, Name::ascii("PK"))
 }
 
-/// Sets the presets. Keys that are given replace stored ones: guests cannot change them.
+/// Returns the vendor and name of the key exchange keys.
+pub(super) fn exchange_keys() -> (Guid, Name) {
+    (GLOBAL, Name::ascii("KEK"))
+}
+
+/// Sets the presets. Keys that are given are stored when Secure Boot is turned on; afterwards they
+/// belong to the guest, which may change them by authenticated writes.
 pub(super) fn apply(variables: &mut Variables, keys: Option<&SecureBootKeys>) {
+    let enable = (SECURE_BOOT_ENABLE, Name::ascii("SecureBootEnable"));
+    let was_enabled = variables.get(&enable).is_some_and(|variable| variable.data == [1]);
     let mut set = |vendor, name, attributes, data: &[u8]| {
-        let variable = Variable { attributes, data: data.to_vec() };
+        let variable = Variable::new(attributes, data.to_vec());
         variables.insert((vendor, Name::ascii(name)), variable);
     };
-    let authenticated = Attributes::KEPT | Attributes::TIME_AUTHENTICATED;
     if let Some(SecureBootKeys { pk, kek, db, dbx }) = keys {
         let values = [(GLOBAL, "KEK", kek), (SECURITY, "db", db), (SECURITY, "dbx", dbx)];
-        for (vendor, name, value) in values.into_iter().chain([(GLOBAL, "PK", pk)]) {
-            set(vendor, name, authenticated, value.bytes());
+        let values = values.into_iter().chain([(GLOBAL, "PK", pk)]);
+        for (vendor, name, value) in values.filter(|_| !was_enabled) {
+            set(vendor, name, Attributes::KEY, value.bytes());
         }
         set(GLOBAL, "dbDefault", Attributes::READABLE, db.bytes());
     }
     let enabled = [u8::from(keys.is_some())];
     set(GLOBAL, "SecureBoot", Attributes::READABLE, &enabled);
     set(SECURE_BOOT_ENABLE, "SecureBootEnable", Attributes::KEPT, &enabled);
-    set(POLICY, "CurrentPolicy", authenticated, &[2]);
+    set(POLICY, "CurrentPolicy", Attributes::KEY, &[2]);
     set(OS_LOADER, "OsLoaderIndications", Attributes::BOOT_SERVICE, &0_u32.to_le_bytes());
     set(OS_LOADER, "OsLoaderIndicationsSupported", Attributes::BOOT_SERVICE, &1_u32.to_le_bytes());
-    let has_platform_key = variables.contains_key(&(GLOBAL, Name::ascii("PK")));
-    let setup =
-        Variable { attributes: Attributes::READABLE, data: vec![u8::from(!has_platform_key)] };
-    variables.insert((GLOBAL, Name::ascii("SetupMode")), setup);
+    follow_platform_key(variables);
+}
+
+/// Sets SetupMode, and turns SecureBoot off without a platform key. A new platform key turns it on
+/// at the next boot (UEFI 2.10 section 32.3).
+pub(super) fn follow_platform_key(variables: &mut Variables) {
+    let is_setup = !variables.contains_key(&platform_key());
+    let mut set = |name, byte| {
+        let variable = Variable::new(Attributes::READABLE, vec![byte]);
+        variables.insert((GLOBAL, Name::ascii(name)), variable);
+    };
+    set("SetupMode", u8::from(is_setup));
+    if is_setup {
+        set("SecureBoot", 0);
+    }
 }

@@ -35,7 +35,7 @@ pub type StoredVariable<'a> = (&'a (Guid, Name), &'a Variable);
 
 /// The variables of a machine.
 pub struct Nvram {
-    variables: Variables,
+    pub(super) variables: Variables,
     store: Box<dyn VariableStore>,
     keys: Option<SecureBootKeys>,
     is_runtime: bool,
@@ -122,21 +122,23 @@ impl Nvram {
         if presets::is_read_only(vendor, &name) {
             return Err(Status::WriteProtected);
         }
-        let existing = self.get(vendor, &name).ok();
-        let is_authenticated =
-            |attributes: Attributes| attributes.contains(Attributes::TIME_AUTHENTICATED);
-        if is_authenticated(attributes)
-            || existing.is_some_and(|variable| is_authenticated(variable.attributes))
-            || presets::is_key(vendor, &name)
-        {
-            // A first version verifies no signatures (spec section A5.1, item 2).
-            return Err(Status::Unsupported);
+        if attributes.contains(Attributes::TIME_AUTHENTICATED) {
+            return self.set_authenticated(vendor, name, attributes, data);
         }
+        let existing = self.get(vendor, &name).ok();
         let stored = attributes - Attributes::APPEND;
         let has_access = attributes.intersects(Attributes::READABLE);
         if let Some(existing) = existing.filter(|_| has_access)
             && existing.attributes != stored
         {
+            return Err(Status::InvalidParameter);
+        }
+        let is_authenticated =
+            |variable: &Variable| variable.attributes.contains(Attributes::TIME_AUTHENTICATED);
+        if existing.is_some_and(is_authenticated) {
+            return Err(Status::WriteProtected);
+        }
+        if has_access && presets::key_variable(vendor, &name).is_some() {
             return Err(Status::InvalidParameter);
         }
         let appends = attributes.contains(Attributes::APPEND);
@@ -156,7 +158,7 @@ impl Nvram {
             return Err(Status::InvalidParameter);
         }
         value.extend(data);
-        self.replace(vendor, name, Some(Variable { attributes: stored, data: value }))
+        self.replace(vendor, name, Some(Variable::new(stored, value)))
     }
 
     /// Returns the bytes for variables like `attributes`: all, those that are free, and the most of
@@ -185,7 +187,7 @@ impl Nvram {
     }
 
     /// The system may change only variables that are kept, and that it can read.
-    fn check_runtime(&self, attributes: Attributes, exists: bool) -> Result<(), Status> {
+    pub(super) fn check_runtime(&self, attributes: Attributes, exists: bool) -> Result<(), Status> {
         if !self.is_runtime || attributes.contains(Attributes::KEPT) {
             return Ok(());
         }
@@ -193,7 +195,7 @@ impl Nvram {
     }
 
     /// Replaces or deletes a variable, and stores the change.
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         vendor: Guid,
         name: Name,

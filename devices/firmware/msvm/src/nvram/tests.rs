@@ -8,6 +8,7 @@ use vmbus_protocol::Guid;
 use super::*;
 use crate::status::Status;
 
+mod authenticated;
 mod descriptor;
 mod file;
 
@@ -69,7 +70,7 @@ fn test_set_invalid_attributes_are_refused() {
         (0x100 | KEPT, Status::InvalidParameter),
         (1 << 31, Status::InvalidParameter),
         (0x10 | KEPT, Status::Unsupported),
-        (0x20 | KEPT, Status::Unsupported),
+        (0x20 | KEPT, Status::SecurityViolation),
         (0x80 | KEPT, Status::Unsupported),
     ] {
         assert_eq!(set(&mut nvram, "a", attributes, b"x"), Err(status), "{attributes:#x}");
@@ -92,7 +93,7 @@ fn test_presets_are_read_only_and_return_after_reset() {
     }
     for key in ["PK", "KEK"] {
         let outcome = nvram.set(presets::GLOBAL, name(key), KEPT, b"x");
-        assert_eq!(outcome, Err(Status::Unsupported));
+        assert_eq!(outcome, Err(Status::InvalidParameter));
     }
     nvram.set(presets::GLOBAL, name("BootOrder"), KEPT, &[1, 0]).unwrap();
     set(&mut nvram, "volatile", 6, b"x").unwrap();
@@ -248,7 +249,14 @@ proptest! {
             } else if attributes & 6 == 4 || attributes & 8 != 0 && attributes & 7 != 7 {
                 Err(Status::InvalidParameter)
             } else if attributes & 0x20 != 0 {
-                Err(Status::Unsupported)
+                // The variables of the model are not authenticated, and nothing here is signed.
+                Err(if model.contains_key(&number) {
+                    Status::InvalidParameter
+                } else if bits & 6 == 0 {
+                    Status::NotFound
+                } else {
+                    Status::SecurityViolation
+                })
             } else if bits & 6 == 0 {
                 model.remove(&number).map(|_| ()).ok_or(Status::NotFound)
             } else if model.get(&number).is_some_and(|(old, _)| *old != bits) {

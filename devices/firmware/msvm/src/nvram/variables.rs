@@ -1,11 +1,12 @@
 //! The variables, and their form in a file: {u32 attributes, 16 bytes of time, GUID, u32 name
-//! bytes, u32 data bytes, name, data} each.
+//! bytes, u32 data bytes, name, data, 32 bytes of the signer's digest if [`HAS_SIGNER`]} each.
 
 use std::collections::BTreeMap;
 
 use bitflags::bitflags;
 use vmbus_protocol::Guid;
 
+use super::auth::{SignerDigest, Timestamp};
 use super::{MAX_DATA_BYTES, Name};
 use crate::fields::le32;
 
@@ -15,6 +16,9 @@ pub type Variables = BTreeMap<(Guid, Name), Variable>;
 /// Bytes of a variable in the file, besides name and data. They count against the limits, so that
 /// the number of variables is limited too.
 const OVERHEAD: usize = 44;
+/// In the attributes of a file: the digest of the signer follows the data. A version of this
+/// program that checks no signatures refuses the file, so that it cannot lose the digest.
+const HAS_SIGNER: u32 = 1 << 31;
 
 bitflags! {
     /// Attributes of a variable, with the numbers of the UEFI specification.
@@ -44,6 +48,8 @@ impl Attributes {
     pub(super) const READABLE: Attributes = Attributes::BOOT_SERVICE.union(Attributes::RUNTIME);
     /// Of kept presets.
     pub(super) const KEPT: Attributes = Attributes::READABLE.union(Attributes::NON_VOLATILE);
+    /// Of key variables.
+    pub(super) const KEY: Attributes = Attributes::KEPT.union(Attributes::TIME_AUTHENTICATED);
 }
 
 /// A variable.
@@ -53,12 +59,25 @@ pub struct Variable {
     pub attributes: Attributes,
     /// The value.
     pub data: Vec<u8>,
+    /// The time of the last authenticated write; zeros before the first.
+    pub timestamp: Timestamp,
+    /// SHA-256 of the signer to whom the variable belongs: the common name of the certificate, and
+    /// the part of the top of its chain that is signed. `None`: key variables, and those that are
+    /// not authenticated.
+    pub signer: Option<[u8; 32]>,
 }
 
 impl Variable {
+    /// Returns a variable that no authenticated write has made.
+    #[must_use]
+    pub fn new(attributes: Attributes, data: Vec<u8>) -> Variable {
+        Variable { attributes, data, timestamp: Timestamp::default(), signer: None }
+    }
+
     /// Returns the bytes that it counts against the limits.
     pub(super) fn cost(&self, name: &Name) -> usize {
-        OVERHEAD + name.bytes().len() + self.data.len()
+        let signer = self.signer.map_or(0, |digest| digest.len());
+        OVERHEAD + name.bytes().len() + self.data.len() + signer
     }
 
     /// Returns whether it is kept without power.
@@ -71,14 +90,15 @@ impl Variable {
 pub(super) fn encode(variables: &Variables) -> Vec<u8> {
     let mut bytes = Vec::new();
     for ((vendor, name), variable) in variables.iter().filter(|(_, v)| v.is_kept()) {
-        bytes.extend(variable.attributes.bits().to_le_bytes());
-        // The time of the last authenticated write; none are performed yet.
-        bytes.extend([0; 16]);
+        let flag = if variable.signer.is_some() { HAS_SIGNER } else { 0 };
+        bytes.extend((variable.attributes.bits() | flag).to_le_bytes());
+        bytes.extend(variable.timestamp.bytes());
         bytes.extend(vendor.to_bytes());
         bytes.extend((name.bytes().len() as u32).to_le_bytes());
         bytes.extend((variable.data.len() as u32).to_le_bytes());
         bytes.extend(name.bytes());
         bytes.extend(&variable.data);
+        bytes.extend(variable.signer.iter().flatten());
     }
     bytes
 }
@@ -87,7 +107,9 @@ pub(super) fn encode(variables: &Variables) -> Vec<u8> {
 pub(super) fn decode(mut bytes: &[u8]) -> Option<Variables> {
     let mut variables = Variables::new();
     while !bytes.is_empty() {
-        let attributes = Attributes::from_bits(le32(bytes, 0)?)?;
+        let bits = le32(bytes, 0)?;
+        let attributes = Attributes::from_bits(bits & !HAS_SIGNER)?;
+        let timestamp = Timestamp::new(*bytes.get(4..)?.first_chunk()?);
         let vendor = Guid::from_bytes(*bytes.get(20..)?.first_chunk()?);
         let (name_len, data_len) = (le32(bytes, 36)? as usize, le32(bytes, 40)? as usize);
         let (name, rest) = bytes[OVERHEAD..].split_at_checked(name_len)?;
@@ -96,8 +118,13 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Variables> {
         if data_len > MAX_DATA_BYTES {
             return None;
         }
-        variables.insert((vendor, name), Variable { attributes, data: data.to_vec() });
-        bytes = rest;
+        let signer: Option<SignerDigest> = match bits & HAS_SIGNER {
+            0 => None,
+            _ => Some(*rest.first_chunk()?),
+        };
+        let variable = Variable { attributes, data: data.to_vec(), timestamp, signer };
+        variables.insert((vendor, name), variable);
+        bytes = &rest[signer.map_or(0, |digest| digest.len())..];
     }
     Some(variables)
 }

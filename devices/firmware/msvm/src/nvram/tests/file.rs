@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 
 /// A folder that ends with the test.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("synthvm-msvm-{}-{number}", std::process::id());
@@ -29,7 +29,7 @@ impl Drop for Folder {
     }
 }
 
-fn open(folder: &Folder) -> (Nvram, Variables) {
+pub(super) fn open(folder: &Folder) -> (Nvram, Variables) {
     let (file, variables) = VariablesFile::open(&folder.file()).unwrap();
     (Nvram::new(variables.clone(), Box::new(file), None), variables)
 }
