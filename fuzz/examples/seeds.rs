@@ -475,6 +475,16 @@ fn msvm_firmware() -> Vec<(&'static str, Seed)> {
         ("set_append", variable(set(), 1, 0x47, 6, 5)),
         ("set_delete", variable(set(), 1, 0, 6, 0)),
         ("set_authenticated", variable(named(), 1, 0x27, 6, 5)),
+        // Each write as it was signed: which, no changed bytes, not cut.
+        ("authenticated", (0..8).fold(seed(), |seed, number| seed.bytes(&[4, number, 0, 0]))),
+        (
+            "authenticated_changed",
+            (0..2)
+                .fold(seed(), |seed, number| seed.bytes(&[4, number, 0, 0]))
+                .bytes(&[4, 2, 1])
+                .u16(1700)
+                .bytes(&[1, 0]),
+        ),
         ("names", variable(variable(set(), 2, 0, 256, 0), 3, 0, 256, 0)),
         ("query", variable(set(), 4, 7, 0, 0)),
         ("runtime", variable(variable(set(), 5, 0, 0, 0), 0, 0, 6, 64).u8(5)),

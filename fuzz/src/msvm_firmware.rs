@@ -1,5 +1,6 @@
 //! The ports of Hyper-V's generation 2 firmware, over memory of any content: variable descriptors,
-//! event logs, diagnostics, random numbers; and images and configuration blobs of any content.
+//! event logs, diagnostics, random numbers; authenticated writes with changed bytes; and images and
+//! configuration blobs of any content.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -18,6 +19,37 @@ const RAM: u64 = 64 << 10;
 const MAX_STEPS: usize = 64;
 const MAX_DATA_BYTES: u64 = 32 << 10;
 const MAX_STORED_BYTES: usize = 256 << 10;
+
+/// Authenticated writes that are valid one after another: name, vendor, u32 attributes and data. The
+/// first two enrol keys.
+const WRITES: [(&str, Guid, &[u8]); 8] = [
+    ("KEK", GLOBAL, include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/kek.bin")),
+    ("PK", GLOBAL, include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/pk.bin")),
+    ("db", DATABASES, include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/db.bin")),
+    (
+        "db",
+        DATABASES,
+        include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/db-append-older.bin"),
+    ),
+    (
+        "db",
+        DATABASES,
+        include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/db-attributes.bin"),
+    ),
+    (
+        "dbx",
+        DATABASES,
+        include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/dbx-chain.bin"),
+    ),
+    ("Mine", PRIVATE, include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/private.bin")),
+    ("PK", GLOBAL, include_bytes!("../../devices/firmware/msvm/src/nvram/vectors/pk-delete.bin")),
+];
+const GLOBAL: Guid =
+    Guid::new(0x8be4_df61, 0x93ca, 0x11d2, [0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c]);
+const DATABASES: Guid =
+    Guid::new(0xd719_b2cb, 0x3d3a, 0x4596, [0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f]);
+const PRIVATE: Guid =
+    Guid::new(0x1111_1111, 0x2222, 0x3333, [0x44, 0x44, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55]);
 
 struct World {
     memory: GuestMemoryMmap<()>,
@@ -51,7 +83,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Operations: bytes into memory; a command with data; a port access of any width; a variable
-/// descriptor; a reset; a changed image; a blob.
+/// descriptor; an authenticated write; a reset; a changed image; a blob.
 fn step(world: &mut World, device: &mut BiosDevice, input: &mut Input<'_>) {
     let memory = &world.memory;
     match input.u8() % 8 {
@@ -74,7 +106,8 @@ fn step(world: &mut World, device: &mut BiosDevice, input: &mut Input<'_>) {
             let mut bytes = vec![0; len];
             device.read_port(offset, &mut bytes);
         }
-        3 | 4 => descriptor(memory, device, input),
+        3 => descriptor(memory, device, input),
+        4 => authenticated(memory, device, input),
         5 => {
             device.expire();
             device.reset();
@@ -87,7 +120,7 @@ fn step(world: &mut World, device: &mut BiosDevice, input: &mut Input<'_>) {
     }
 }
 
-/// Performs a variable request with a short name. Every request has a status that exists.
+/// Performs a variable request with a short name.
 fn descriptor(memory: &GuestMemoryMmap<()>, device: &mut BiosDevice, input: &mut Input<'_>) {
     let command = u32::from(input.u8() % 8);
     let mut bytes = command.to_le_bytes().to_vec();
@@ -99,9 +132,58 @@ fn descriptor(memory: &GuestMemoryMmap<()>, device: &mut BiosDevice, input: &mut
     bytes.extend(address(input).to_le_bytes());
     bytes.extend(u32::from(input.u16()).to_le_bytes());
     let at = address(input);
-    if memory.write_slice(&bytes, GuestAddress(at)).is_err() {
-        return;
+    if memory.write_slice(&bytes, GuestAddress(at)).is_ok() {
+        request(memory, device, at);
     }
+}
+
+/// Performs one of [`WRITES`] with up to three changed bytes, and possibly without its end. In user
+/// mode a value is stored only if it is the one that was signed.
+fn authenticated(memory: &GuestMemoryMmap<()>, device: &mut BiosDevice, input: &mut Input<'_>) {
+    let (name, vendor, bytes) = WRITES[usize::from(input.u8()) % WRITES.len()];
+    let (attributes, original) = bytes.split_at(4);
+    let mut data = original.to_vec();
+    for _ in 0..input.u8() % 4 {
+        let at = usize::from(input.u16()) % data.len();
+        data[at] ^= input.u8();
+    }
+    if input.u8() % 4 == 1 {
+        data.truncate(input.u16().into());
+    }
+    let is_user_mode = stored(device, GLOBAL, "PK").is_some();
+    let before = stored(device, vendor, name);
+    let name_bytes: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let mut descriptor = 1_u32.to_le_bytes().to_vec();
+    descriptor.extend(7_u64.to_le_bytes());
+    descriptor.extend(attributes);
+    descriptor.extend(0x200_u64.to_le_bytes());
+    descriptor.extend((name_bytes.len() as u32).to_le_bytes());
+    descriptor.extend(vendor.to_bytes());
+    descriptor.extend(0x1000_u64.to_le_bytes());
+    descriptor.extend((data.len() as u32).to_le_bytes());
+    for (at, bytes) in [(0x100, &descriptor), (0x200, &name_bytes), (0x1000, &data)] {
+        memory.write_slice(bytes, GuestAddress(at)).expect("is RAM");
+    }
+    request(memory, device, 0x100);
+    let after = stored(device, vendor, name);
+    if is_user_mode && after != before {
+        // What is stored is the end of the write, also where it was appended.
+        let value = after.unwrap_or_default();
+        let tail = &value[value.len().saturating_sub(16)..];
+        assert!(original.ends_with(tail), "a changed value was accepted");
+    }
+}
+
+fn stored(device: &BiosDevice, vendor: Guid, name: &str) -> Option<Vec<u8>> {
+    let found = device
+        .nvram()
+        .variables()
+        .find(|((guid, known), _)| *guid == vendor && known.to_string() == name);
+    found.map(|(_, variable)| variable.data.clone())
+}
+
+/// Performs the variable request at `at`. Every request has a status that exists.
+fn request(memory: &GuestMemoryMmap<()>, device: &mut BiosDevice, at: u64) {
     device.write_port(0, &0x24_u32.to_le_bytes(), memory);
     device.write_port(4, &(at as u32).to_le_bytes(), memory);
     // A request whose buffers overlap its descriptor may replace the status.
