@@ -1,4 +1,5 @@
-//! NVSP, RNDIS and OIDs of a network card: see synthvm_fuzz::msvm_firmware.
+//! Signed and unsigned writes of variables, and the other requests of the firmware MSVM: see
+//! synthvm_fuzz::msvm_firmware.
 #![cfg_attr(fuzzing, no_main)]
 
 synthvm_fuzz::target!(synthvm_fuzz::msvm_firmware::run);
