@@ -192,10 +192,16 @@ impl Viewer {
     }
 
     fn wants(&self) -> Wants {
+        // The viewer may have read all bytes after too many had waited: its socket reports nothing
+        // more, and the rest of the update is due.
+        let is_resumed = match &self.phase {
+            Phase::Running(running) => running.is_updating() && self.out.is_empty(),
+            Phase::Login(_) => false,
+        };
         Wants {
             read: !self.is_full() && !self.is_ending && !self.starts_tls,
             write: !self.out.is_empty() || self.transport.has_pending_bytes(),
-            progress: self.has_work,
+            progress: self.has_work || is_resumed,
         }
     }
 

@@ -69,6 +69,21 @@ fn test_large_screen_is_sent_in_rectangles_that_each_encoding_permits() {
 }
 
 #[test]
+fn test_viewer_that_reads_while_its_buffer_is_full_gets_the_rest_of_the_update() {
+    let (mut guest, server) = start(2400, 1300);
+    for _ in 0..200 {
+        guest.draw();
+    }
+    // Each update is many times what the server keeps for a viewer. The viewer reads at any point
+    // of the server's attempts to write.
+    for _ in 0..40 {
+        let mut client = Client::view(&server);
+        client.set_encodings(&[TIGHT]);
+        await_picture(&mut client, &guest);
+    }
+}
+
+#[test]
 fn test_preferred_encoding_is_the_first_that_the_server_knows() {
     let (_guest, server) = start(64, 64);
     let mut client = Client::view(&server);

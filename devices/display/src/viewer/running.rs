@@ -141,6 +141,11 @@ impl Running {
         self.update.is_empty() && (self.request.is_some() || is_continuous)
     }
 
+    /// Returns whether an update is in progress.
+    pub(super) fn is_updating(&self) -> bool {
+        !self.update.is_empty()
+    }
+
     /// Returns whether the viewer has moved the pointer since the last call.
     pub(crate) fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.has_moved)
