@@ -9,8 +9,14 @@ const DATA: u64 = BUFFER + 0x1000;
 const VENDOR: [u8; 16] = *b"SynthVM's stub!!";
 const BOOTS: &[u8] = b"B\0o\0o\0t\0s\0\0\0";
 const TEST: &[u8] = b"T\0e\0s\0t\0\0\0";
+const SIGNED: &[u8] = b"S\0i\0g\0n\0e\0d\0\0\0";
 
+/// Attributes of a variable that only signed writes may change.
+const AUTHENTICATED: u32 = KEPT | 0x20;
+
+const INVALID: u32 = 2;
 const NOT_FOUND: u32 = 14;
+const SECURITY_VIOLATION: u32 = 26;
 
 /// Performs a request, and returns its status.
 fn perform(
@@ -52,7 +58,8 @@ pub(crate) fn set(name: &[u8], attributes: u32, data: &[u8]) -> u32 {
     perform(1, attributes, name.len() as u32, &VENDOR, data.len() as u32)
 }
 
-/// Sets, appends, reads with a small buffer, and deletes.
+/// Sets, appends, reads with a small buffer, and deletes; and writes without a signature what needs
+/// one.
 pub(crate) fn check() -> Result<u64, u32> {
     let mut buffer = [0; 16];
     let expect = |check: u32, is_good| if is_good { Ok(()) } else { Err(check) };
@@ -61,8 +68,8 @@ pub(crate) fn check() -> Result<u64, u32> {
     expect(3, set(TEST, KEPT | 0x40, b"two") == 0)?;
     expect(4, get(TEST, &mut buffer) == Ok(6) && &buffer[..6] == b"onetwo")?;
     expect(5, get(TEST, &mut buffer[..2]) == Err(5) && bios::word_at(DESCRIPTOR + 52) == 6)?;
-    expect(6, set(TEST, 3, b"x") == 2)?;
-    expect(7, set(TEST, KEPT | 0x20, b"x") == 3)?;
+    expect(6, set(TEST, 3, b"x") == INVALID && set(TEST, AUTHENTICATED, b"x") == INVALID)?;
+    expect(7, set(SIGNED, AUTHENTICATED, b"x") == SECURITY_VIOLATION)?;
     expect(8, set(TEST, KEPT, b"") == 0)?;
     expect(9, get(TEST, &mut buffer) == Err(NOT_FOUND))?;
     expect(10, perform(4, KEPT, 0, &VENDOR, 0) == 0)?;
