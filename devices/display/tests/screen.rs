@@ -69,17 +69,19 @@ fn test_large_screen_is_sent_in_rectangles_that_each_encoding_permits() {
 }
 
 #[test]
-fn test_viewer_that_reads_while_its_buffer_is_full_gets_the_rest_of_the_update() {
-    let (mut guest, server) = start(2400, 1300);
-    for _ in 0..200 {
-        guest.draw();
-    }
-    // Each update is many times what the server keeps for a viewer. The viewer reads at any point
-    // of the server's attempts to write.
-    for _ in 0..40 {
-        let mut client = Client::view(&server);
-        client.set_encodings(&[TIGHT]);
-        await_picture(&mut client, &guest);
+fn test_viewers_that_read_while_their_buffers_are_full_get_the_rest_of_the_update() {
+    // The point at which a viewer reads is a matter of luck: without the resumption, about one
+    // round of six did not end on two idle processors.
+    for _ in 0..16 {
+        let (mut guest, server) = start(2400, 1300);
+        for _ in 0..200 {
+            guest.draw();
+        }
+        for encoding in ENCODINGS {
+            let mut client = Client::view(&server);
+            client.set_encodings(&[encoding]);
+            await_picture(&mut client, &guest);
+        }
     }
 }
 
